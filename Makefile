@@ -1,0 +1,54 @@
+# Two commands set everything up: `make demo` and `make test`. The environment is .venv; a second call installs nothing.
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format build
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo "  PYTHON=python3.13       the Python (3.11 or later) that makes $(VENV)"
+	@echo "  TORCH_INDEX=URL         the index that torch alone is taken from,"
+	@echo "                          such as https://download.pytorch.org/whl/cpu for the small CPU build"
+
+demo: $(VENV)/core.stamp ## set up what running needs, and take the tour
+	$(BIN)/lamina demo
+
+test: $(VENV)/dev.stamp ## set up the development tools, and run the tests (none needs a network)
+	$(BIN)/python -m pytest -n 2
+
+lint: $(VENV)/dev.stamp ## check style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: $(VENV)/dev.stamp ## mend style and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+build: $(VENV)/dev.stamp ## build the wheel and the source archive into dist/
+	$(BIN)/python -m build
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Lamina needs Python 3.11 or later: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+# From an index of its own torch comes without its dependencies: they come from the usual one, in the tested versions.
+$(VENV)/torch.stamp: constraints.txt | $(BIN)/python
+	$(INSTALL) $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)) torch
+	@touch $@
+
+$(VENV)/core.stamp: pyproject.toml constraints.txt $(VENV)/torch.stamp
+	$(INSTALL) -e .
+	@touch $@
+
+$(VENV)/dev.stamp: pyproject.toml constraints.txt $(VENV)/torch.stamp
+	$(INSTALL) -e '.[dev]'
+	@touch $(VENV)/core.stamp $@

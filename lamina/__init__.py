@@ -1,0 +1,46 @@
+"""Lamina: what a deep network costs, what it answers, how fast it is, which hardware it fits, how it is trained and grown.
+
+>>> import lamina
+>>> workload = lamina.trace(lamina.build("resnet50", device="meta").eval(), torch.empty(1, 3, 224, 224))
+>>> workload.total().macs
+3857973248
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Public name: (module, name there). Each is imported when first asked for, so that `import lamina` does not import torch.
+_PUBLIC = {
+    "Workload": ("lamina.workload", "Workload"),
+    "build": ("lamina.zoo.registry", "build"),
+    "names": ("lamina.zoo.registry", "names"),
+    "spec": ("lamina.zoo.registry", "spec"),
+    "load": ("lamina.zoo.weights", "load"),
+    "trace": ("lamina.cost.trace", "trace"),
+    "run": ("lamina.infer.session", "run"),
+    "eval": ("lamina.infer.evaluate", "evaluate"),
+    "grow": ("lamina.scale.depth", "grow"),
+}
+__all__ = ["Workload", "build", "eval", "grow", "load", "names", "run", "spec", "trace"]
+
+if TYPE_CHECKING:
+    from lamina.cost.trace import trace
+    from lamina.infer.evaluate import evaluate as eval
+    from lamina.infer.session import run
+    from lamina.scale.depth import grow
+    from lamina.workload import Workload
+    from lamina.zoo.registry import build, names, spec
+    from lamina.zoo.weights import load
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        module, attribute = _PUBLIC[name]
+        return getattr(import_module(module), attribute)
+    raise AttributeError(f"module 'lamina' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,34 @@
+import sys
+from typing import Annotated
+
+import typer
+
+from lamina.cli.output import Device, Image, Json, Weights, print_json
+
+
+def run(
+    model: Annotated[str, typer.Argument(help="A zoo name.")],
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Pictures: JPEG, PNG, WebP, BMP or GIF.")],
+    weights: Weights = None,
+    top: Annotated[int, typer.Option("--top", help="How many classes to give.")] = 5,
+    image: Image = None,
+    device: Device = "cpu",
+    json: Json = False,
+) -> None:
+    """What the network sees in pictures: the most probable classes of each."""
+    from lamina.infer import session
+
+    results = session.run(model, inputs, weights, top=top, image=session.parse_image(image or []), device=device)
+    if json:
+        print_json(results)
+    else:
+        for result in results:
+            if "error" not in result:
+                print(result["input"])
+                for p in result["predictions"]:
+                    print(f"  {p['probability']:6.2f} %  {p['label']}")
+    bad = [result["error"] for result in results if "error" in result]
+    for text in bad:
+        print(f"lamina: {text}", file=sys.stderr)
+    if bad:
+        raise typer.Exit(1)

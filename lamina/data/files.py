@@ -1,0 +1,68 @@
+"""Where data sets lie, and how they are fetched when they do not."""
+
+import gzip
+import os
+import tarfile
+from pathlib import Path
+
+from lamina.errors import LaminaError
+from lamina.fetch import cache_dir, download
+
+
+def homes(name: str) -> list[Path]:
+    """The folders where the data set `name` may lie, in the order they are searched."""
+    root = os.environ.get("LAMINA_DATA")
+    return ([Path(root) / name] if root else []) + [cache_dir() / name]
+
+
+def find(name: str, file: str) -> Path | None:
+    """The first of `file` and `file`.gz in the homes of the data set `name`."""
+    candidates = (home / (file + suffix) for home in homes(name) for suffix in ("", ".gz"))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def read(path: Path) -> bytes:
+    """A file's content, decompressed if its name ends in .gz. A file cut short is an error that names it."""
+    try:
+        if path.suffix == ".gz":
+            with gzip.open(path, "rb") as stream:
+                return stream.read()
+        return path.read_bytes()
+    except (EOFError, OSError) as error:  # gzip.BadGzipFile is an OSError
+        raise LaminaError(f"{path} cannot be read ({error}): remove it, and it is fetched again") from error
+
+
+def obtain(name: str, file: str, url: str, sha256: str) -> Path:
+    """The path of a data set's file: found in its homes, or downloaded from `url` into the cache.
+
+    `sha256` is that of the downloaded file; when `url` is a .tar.gz, the members whose names end in .bin are unpacked.
+    """
+    found = find(name, file)
+    if found is not None:
+        return found
+    target = cache_dir() / name
+    archive = target / url.rsplit("/", 1)[1]
+    try:
+        download(url, archive, sha256)
+    except LaminaError as error:
+        places = " or ".join(str(home) for home in homes(name))
+        raise LaminaError(f"{name}: no {file}[.gz] here; put it into {places} ({error})") from error
+    if archive.name.endswith(".tar.gz"):
+        unpack(archive, target)
+    found = find(name, file)
+    if found is None:
+        raise LaminaError(f"{name}: {url} holds no {file}")
+    return found
+
+
+def unpack(archive: Path, target: Path) -> None:
+    """The .bin members of a .tar.gz, each written whole or not at all; folders in the archive are ignored."""
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            if member.isfile() and member.name.endswith(".bin"):
+                stream = tar.extractfile(member)
+                assert stream is not None
+                path = target / Path(member.name).name
+                partial = path.with_suffix(".partial")
+                partial.write_bytes(stream.read())
+                partial.replace(path)

@@ -1,0 +1,112 @@
+"""Decoding pictures safely, and turning them into what a network expects."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.nn import functional as F
+
+from lamina.errors import InputError, LaminaError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
+MAX_PIXELS = 100_000_000  # a 100-megapixel camera; 300 MB once decoded
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """What a weight file expects of its input; every step is done in the order of the fields.
+
+    `resize` is the side in pixels before the crop: the shorter side, or both with `squash`. `pad` pixels of value 0 are
+    added on each side. A pixel 0..255 becomes (pixel / scale - mean) / std in the order of `channels`.
+    """
+
+    size: int = 224
+    resize: int | None = None
+    squash: bool = False
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    pad: int = 0
+    channels: Literal["RGB", "BGR", "L"] = "RGB"
+    scale: float = 255.0
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # of ImageNet, as torchvision's training has it
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        if not len(self.mean) == len(self.std) == len(self.channels):
+            raise InputError(f"{self.channels} wants {len(self.channels)} means and deviations, not {self.mean}, {self.std}")
+
+    @classmethod
+    def of(cls, table: Mapping[str, Any]) -> "ImageSpec":
+        """From a table of a TOML file."""
+        unknown = set(table) - {f.name for f in fields(cls)}
+        if unknown:
+            raise InputError(f"an image specification has no {', '.join(sorted(unknown))}")
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
+        return cls(**values)
+
+
+def decode(path: str | Path, channels: str = "RGB") -> Image.Image:
+    """The picture at `path` in mode RGB or L, upright, with transparency laid over white (over black in mode L)."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit stands below
+            image = Image.open(path, formats=FORMATS)
+        if image.width * image.height > MAX_PIXELS:
+            raise Image.DecompressionBombError
+        image = ImageOps.exif_transpose(image)
+        image.load()
+    except FileNotFoundError:
+        raise LaminaError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise LaminaError(f"{path} is a folder, not a picture") from None
+    except Image.DecompressionBombError:
+        raise LaminaError(f"{path} has more than {MAX_PIXELS:,} pixels: scale it down first") from None
+    except Image.UnidentifiedImageError:
+        raise LaminaError(f"{path} is not a picture in a format Lamina reads ({', '.join(FORMATS)})") from None
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise LaminaError(f"{path} is damaged or cut short ({error})") from error
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips at 255
+        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        ground = Image.new("RGBA", image.size, (0, 0, 0) if channels == "L" else (255, 255, 255))
+        image = Image.alpha_composite(ground, image)
+    return image.convert("L" if channels == "L" else "RGB")
+
+
+def prepare(path: str | Path, spec: ImageSpec) -> Tensor:
+    """The picture at `path` as the network takes it: (C, size, size), float32."""
+    image = decode(path, spec.channels)
+    inner = spec.size - 2 * spec.pad
+    filter = Image.Resampling.BICUBIC if spec.interpolation == "bicubic" else Image.Resampling.BILINEAR
+    side = spec.resize or inner
+    if spec.squash:
+        shape = (side, side)
+    else:  # the longer side is truncated, as torchvision has it
+        short = min(image.size)
+        shape = (side * image.width // short, side * image.height // short)
+    if shape != image.size:
+        image = image.resize(shape, filter)
+    left, top = round((image.width - inner) / 2), round((image.height - inner) / 2)
+    if left < 0 or top < 0:
+        raise InputError(f"a crop of {inner} does not fit into pictures resized to {side}")
+    image = image.crop((left, top, left + inner, top + inner))
+    pixels = torch.from_numpy(np.array(image)).reshape(inner, inner, -1).permute(2, 0, 1)
+    return from_pixels(pixels[None], spec)[0]
+
+
+def from_pixels(pixels: Tensor, spec: ImageSpec) -> Tensor:
+    """A data set's uint8 pixels (B, C, H, W), RGB or grey, padded and normalised: (B, C, H + 2 pad, W + 2 pad), float32."""
+    if pixels.shape[1] != len(spec.channels):
+        raise InputError(f"{pixels.shape[1]}-channel pictures for a network that takes {spec.channels}")
+    if spec.channels == "BGR":
+        pixels = pixels.flip(1)
+    x = F.pad(pixels, [spec.pad] * 4).float()
+    mean = x.new_tensor(spec.mean)[:, None, None]
+    std = x.new_tensor(spec.std)[:, None, None]
+    return (x / spec.scale - mean) / std

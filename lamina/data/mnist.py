@@ -1,0 +1,38 @@
+"""MNIST: 60,000 and 10,000 handwritten digits, 28x28. LeCun, Cortes, Burges; usually given as CC BY-SA 3.0."""
+
+import struct
+
+import torch
+from torch import Tensor
+
+from lamina.data.files import obtain, read
+from lamina.errors import LaminaError
+
+HOME = "https://ossci-datasets.s3.amazonaws.com/mnist/"  # the mirror of PyTorch; the original home no longer answers
+SHA256 = {  # of the .gz files
+    "train-images-idx3-ubyte": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+    "train-labels-idx1-ubyte": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+    "t10k-images-idx3-ubyte": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+    "t10k-labels-idx1-ubyte": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+}
+CLASSES = tuple("0123456789")
+
+
+def load(split: str = "test") -> tuple[Tensor, Tensor]:
+    """The images (N, 1, 28, 28), uint8, ink 255, and the labels (N,), int64, of the split "train" or "test"."""
+    prefix = {"train": "train", "test": "t10k"}[split]
+    images = _idx(f"{prefix}-images-idx3-ubyte")
+    labels = _idx(f"{prefix}-labels-idx1-ubyte")
+    return images[:, None], labels.long()
+
+
+def _idx(file: str) -> Tensor:
+    """An idx file: two zero bytes, the type (8 is unsigned byte), the number of axes, their sizes, the data."""
+    path = obtain("mnist", file, HOME + file + ".gz", SHA256[file])
+    data = read(path)
+    axes = data[3] if data[:3] == b"\0\0\x08" else 0
+    shape = struct.unpack(f">{axes}I", data[4 : 4 + 4 * axes]) if len(data) >= 4 + 4 * axes else ()
+    content = torch.frombuffer(bytearray(data[4 + 4 * axes :]), dtype=torch.uint8) if len(data) > 4 + 4 * axes else None
+    if not shape or content is None or content.numel() != torch.Size(shape).numel():
+        raise LaminaError(f"{path} is not a whole idx file of unsigned bytes: remove it, and it is fetched again")
+    return content.view(shape)

@@ -1,0 +1,76 @@
+"""Accuracy on labelled data by the papers' measures: top-1 and top-5 are the percent of pictures whose label is the best,
+or among the five best, of the scores (Russakovsky et al., arXiv 1409.0575, section 4.1, as accuracy rather than error)."""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lamina.data import cifar10, folder, mnist
+from lamina.data.image import from_pixels, prepare
+from lamina.errors import InputError
+from lamina.infer.session import Session, session
+from lamina.progress import track
+
+DATASETS = {"mnist": mnist.load, "cifar10": cifar10.load}
+
+
+def evaluate(
+    name: str,
+    data: str | Path,
+    weights: str | Path | None = None,
+    *,
+    image: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+    batch: int = 100,
+) -> dict[str, Any]:
+    """{"model", "weights", "data", "protocol", "count", "top1", "top5"} on a data set's test split or a folder of pictures.
+
+    One centre crop a picture; percent, rounded to four places.
+    """
+    if batch < 1:
+        raise InputError(f"--batch is a positive number, not {batch}")
+    if str(data) not in DATASETS and not os.path.exists(data):
+        raise InputError(f"{data}: no such folder, nor one of the data sets {', '.join(DATASETS)}")
+    net = session(name, weights, image=image, device=device)
+    if str(data) in DATASETS:
+        pixels, labels = DATASETS[str(data)]("test")
+        side = pixels.shape[-1] + 2 * net.image.pad
+        if side != net.image.size or pixels.shape[1] != len(net.image.channels):
+            raise InputError(
+                f"{data} has {pixels.shape[1]}x{pixels.shape[-1]}x{pixels.shape[-1]} pictures, and {name} takes "
+                f"{len(net.image.channels)}x{net.image.size}x{net.image.size}"
+            )
+        batches = ((from_pixels(p, net.image), y) for p, y in zip(pixels.split(batch), labels.split(batch), strict=True))
+        protocol = f"test split, whole pictures of {pixels.shape[-1]}x{pixels.shape[-1]}"
+    else:
+        paths, numbers = folder.load(data)
+        labels = torch.tensor(numbers)
+        batches = _decoded(net, paths, labels, batch)
+        resized = f"resized to {net.image.resize}, " if net.image.resize else ""
+        protocol = f"{resized}1 centre crop of {net.image.size - 2 * net.image.pad}"
+    right1 = right5 = 0
+    for x, y in track(batches, "batches", -(-len(labels) // batch)):
+        scores = net.scores(x)
+        if int(y.max()) >= scores.shape[1]:
+            raise InputError(f"{data} has labels up to {int(labels.max())}, and {name} has {scores.shape[1]} classes")
+        best = scores.topk(min(5, scores.shape[1]), dim=1).indices == y[:, None]
+        right1 += int(best[:, 0].sum())
+        right5 += int(best.any(dim=1).sum())
+    return {
+        "model": name,
+        "weights": net.weights,
+        "data": str(data),
+        "protocol": protocol,
+        "count": len(labels),
+        "top1": round(100 * right1 / len(labels), 4),
+        "top5": round(100 * right5 / len(labels), 4),
+    }
+
+
+def _decoded(net: Session, paths: list[Path], labels: Tensor, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    for start in range(0, len(paths), batch):
+        yield torch.stack([prepare(p, net.image) for p in paths[start : start + batch]]), labels[start : start + batch]

@@ -1,0 +1,70 @@
+"""The lecture as one page: its claims slide by slide, the summary table, and the pictures."""
+
+from typing import Any
+
+from lamina.hardware.mapping import ARRAY, DATAFLOWS
+from lamina.lecture import facts, slides, summary
+from lamina.report import plot
+from lamina.report.page import Figure, Section, render
+from lamina.zoo import registry
+
+BARS = {"lenet5": "LeNet-5", "alexnet": "AlexNet", "vgg": "VGG-16", "googlenet": "GoogLeNet", "resnet": "ResNet-50"}
+INTRO = (
+    "Every claim of the lecture “Popular DNNs and Inference”, beside what is computed from the networks themselves. "
+    "A MAC is one multiply-accumulate of a convolution, a linear layer or a matrix product; biases, norms, activations and "
+    "pooling are not counted. Each verdict names the command that shows it."
+)
+
+
+def page() -> str:
+    """A self-contained HTML document."""
+    claims = slides.document()
+    table: dict[str, Any] = summary.document()
+    table["columns"] = [{"key": key, "title": title} for key, title in summary.TITLES.items()]
+    sections = [
+        Section(
+            title=slide["title"],
+            text=TEXTS.get(slide["key"], ""),
+            claims=[row for row in claims if row["slide"] == slide["title"]],
+            figures=figures(slide["key"]),
+        )
+        for slide in slides.claims()
+    ]
+    return render("Popular DNNs and Inference: the lecture, checked", INTRO, table, sections)
+
+
+TEXTS = {
+    "ilsvrc": "Accuracy against cost, for the public weights of the zoo's networks: one network, one centre crop.",
+    "summary": "How much of a fixed array of processing elements each layer keeps at work, under three fixed dataflows.",
+}
+
+
+def figures(key: str) -> list[Figure]:
+    if key in BARS:
+        title = BARS[key]
+        svg = plot.layer_bars(facts.workload(facts.NETWORKS[title]), title)
+        return [Figure(svg, f"{title}: weights and MACs of each layer")]
+    if key == "ilsvrc":
+        return [
+            Figure(plot.scatter(accuracies()), "Top-1 accuracy on ImageNet against MACs; the area is the number of parameters")
+        ]
+    if key == "summary":
+        return [fit(name) for name in slides.FIT]
+    return []
+
+
+def accuracies() -> list[tuple[str, str, float, int, float]]:
+    """(name, family, MACs, parameters, top-1) of the networks with a published single-crop accuracy on ImageNet."""
+    points = []
+    for name in registry.names():
+        spec = registry.spec(name)
+        points += [(name, spec.family, spec.macs, spec.parameters, f["value"]) for f in spec.figures if f["figure"] == "top1"]
+    return points
+
+
+def fit(name: str) -> Figure:
+    title = next(t for t, n in facts.NETWORKS.items() if n == name)
+    layers, shares = slides.utilisations(name)
+    rows, columns = [d.name for d in DATAFLOWS], [layer.name for layer in layers]
+    svg = plot.heatmap(rows, columns, shares, title)
+    return Figure(svg, f"{title} on a {ARRAY[0]}x{ARRAY[1]} array: share of the processing elements that do a MAC, by layer")

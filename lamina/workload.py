@@ -1,0 +1,377 @@
+"""The record that everything about cost, memory and hardware reads: what a network computes, in exact integers.
+
+Standard library only. Counting convention: a MAC is one multiply-accumulate of a convolution, a linear layer or a
+matrix product (attention's two included); no bias, norm, activation, pooling; 1 MAC = 2 FLOPs. Parameters are weights,
+biases and the scale and shift of norms; running statistics are buffers.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeVar
+
+T = TypeVar("T", "Tensor", "Weight")
+Role = Literal["input", "activation", "output"]
+Part = Literal["weight", "bias", "norm"]
+Kind = Literal[
+    "conv", "linear", "matmul", "norm", "activation", "softmax", "pool", "elementwise", "embedding", "copy", "view", "other"
+]  # fmt: skip
+
+# Bytes of one element; names are torch's, without "torch.".
+DTYPE_BYTES = {
+    "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "complex64": 8, "complex128": 16, "int64": 8, "int32": 4,
+    "int16": 2, "int8": 1, "uint8": 1, "bool": 1, "float8_e4m3fn": 1, "float8_e5m2": 1, "uint16": 2, "uint32": 4, "uint64": 8,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor that flows between layers. Views of one allocation share a `storage`."""
+
+    id: int
+    shape: tuple[int, ...]
+    dtype: str
+    storage: int
+    storage_bytes: int
+    role: Role
+    requires_grad: bool
+
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        return self.numel * DTYPE_BYTES[self.dtype]
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """A parameter of the module. Tied parameters are one `Weight` with several names."""
+
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    storage: int
+    part: Part
+    trainable: bool
+
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        return self.numel * DTYPE_BYTES[self.dtype]
+
+
+@dataclass(frozen=True, slots=True)
+class Loops:
+    """One multiply-accumulate loop nest, per group: N batch (tokens of a linear layer), G groups (the batch of a batched
+    matrix product), M output and C input channels; `output` sizes (P, Q, ...), `filter` sizes (R, S, ...), `stride`,
+    `padding` and `dilation` have one entry a spatial axis (a matrix product has none; a pair where padding is not
+    symmetric). `transposed` nests run over the input's pixels. `times` repeats the nest (steps of a recurrence).
+    `operands` names the tensors in the roles input, weight, output: a `Tensor.id`, or the name of a `Weight`.
+    """
+
+    N: int = 1
+    G: int = 1
+    M: int = 1
+    C: int = 1
+    output: tuple[int, ...] = ()
+    filter: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+    padding: tuple[int | tuple[int, int], ...] = ()
+    dilation: tuple[int, ...] = ()
+    transposed: bool = False
+    times: int = 1
+    operands: tuple[int | str, ...] = ()
+
+    @property
+    def macs(self) -> int:
+        return self.times * self.N * self.G * self.M * self.C * math.prod(self.output) * math.prod(self.filter)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One operation as its author wrote it. `name` is the module's path; operations that are not a leaf module's only
+    one add "/operator", and repeated calls add ":1", ":2", ...
+
+    `ops` counts other arithmetic by kind (add, mul, exp, sqrt, compare, div). `saved` are the storages that eager
+    execution keeps for the backward pass, `workspace` the bytes that the operation needs besides its inputs and outputs.
+    """
+
+    name: str
+    module: str
+    module_type: str
+    call: int
+    kind: Kind
+    op: str
+    attributes: Mapping[str, Any]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    weights: tuple[Weight, ...]
+    loops: tuple[Loops, ...]
+    ops: Mapping[str, int]
+    saved: tuple[int, ...] = ()
+    workspace: int = 0
+
+    @property
+    def macs(self) -> int:
+        return sum(nest.macs for nest in self.loops)
+
+    @property
+    def parameters(self) -> int:
+        return sum(w.numel for w in self.weights)
+
+    @property
+    def activations(self) -> int:
+        """The elements of the outputs of convolutions, linear layers and matrix products."""
+        return sum(t.numel for t in self.outputs) if self.loops else 0
+
+    @property
+    def bytes_read(self) -> int:
+        """Inputs and weights, each once; a view moves nothing, an embedding reads the rows it gathers."""
+        if self.kind == "view":
+            return 0
+        if self.kind == "embedding":
+            return sum(t.bytes for t in self.inputs) + self.bytes_written
+        return sum(t.bytes for t in unique(self.inputs)) + sum(w.bytes for w in self.weights)
+
+    @property
+    def bytes_written(self) -> int:
+        return 0 if self.kind == "view" else sum(t.bytes for t in self.outputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetime:
+    """A storage is alive from layer `born` to layer `freed`, both included; -1 is before the first layer. Masks, indices
+    and statistics that exist only for the backward pass have `freed = born - 1`: they are never alive in a forward pass.
+    """
+
+    storage: int
+    bytes: int
+    born: int
+    freed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """An operator that has no rule: it is listed, never silently zero."""
+
+    op: str
+    layer: str
+    inputs: tuple[tuple[int, ...], ...]
+    outputs: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How many operators were counted, how many are known to cost nothing, and which are unknown."""
+
+    counted: int
+    free: int
+    unknown: tuple[Unknown, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over layers; each weight is counted once, however often it is used."""
+
+    parameters: int
+    weights: int
+    biases: int
+    norm: int
+    macs: int
+    activations: int
+    bytes_read: int
+    bytes_written: int
+    layers: int
+
+    @property
+    def flops(self) -> int:
+        return 2 * self.macs
+
+    @property
+    def intensity(self) -> float:
+        """MACs per byte read or written."""
+        return self.macs / max(1, self.bytes_read + self.bytes_written)
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A traced network. `weights` are all of the module's, used or not; `buffers` are elements of its buffers.
+
+    `lifetimes` are those of eager execution ("eager": a storage is freed when its last reference goes) or those of the
+    last use in the graph ("last use", for ONNX); the network's inputs are held by the caller throughout.
+    """
+
+    name: str
+    mode: Literal["train", "eval"]
+    inputs: tuple[Tensor, ...]
+    layers: tuple[Layer, ...]
+    weights: tuple[Weight, ...]
+    buffers: int
+    lifetimes: tuple[Lifetime, ...]
+    lifetime_rule: Literal["eager", "last use"]
+    coverage: Coverage = field(default=Coverage(0, 0))
+
+    def total(self, layers: Iterable[Layer] | None = None) -> Totals:
+        """The sums over `layers`, by default over the whole network (whose parameters include unused ones)."""
+        chosen = self.layers if layers is None else tuple(layers)
+        weights = self.weights if layers is None else unique(w for layer in chosen for w in layer.weights)
+        parts = {part: sum(w.numel for w in weights if w.part == part) for part in ("weight", "bias", "norm")}
+        return Totals(
+            parameters=sum(parts.values()),
+            weights=parts["weight"],
+            biases=parts["bias"],
+            norm=parts["norm"],
+            macs=sum(layer.macs for layer in chosen),
+            activations=sum(layer.activations for layer in chosen),
+            bytes_read=sum(layer.bytes_read for layer in chosen),
+            bytes_written=sum(layer.bytes_written for layer in chosen),
+            layers=len(chosen),
+        )
+
+    def by(self, key: Literal["layer", "module", "kind"] | Callable[[Layer], str], depth: int = 1) -> dict[str, Totals]:
+        """Totals of each group, in the order of first use: by layer, by kind, or by the first `depth` parts of the
+        module path. A weight that several groups use is in each of them."""
+        keys: dict[str, Callable[[Layer], str]] = {
+            "layer": lambda layer: layer.name,
+            "kind": lambda layer: layer.kind,
+            "module": lambda layer: ".".join(layer.module.split(".")[:depth]) if layer.module else layer.name,
+        }
+        function = keys[key] if isinstance(key, str) else key
+        groups: dict[str, list[Layer]] = {}
+        for layer in self.layers:
+            groups.setdefault(function(layer), []).append(layer)
+        return {name: self.total(group) for name, group in groups.items()}
+
+    @property
+    def edges(self) -> tuple[tuple[int, int, int], ...]:
+        """(producer, consumer, tensor id) by tensor identity; the producer of a network input is -1."""
+        made = {t.id: -1 for t in self.inputs}
+        edges: list[tuple[int, int, int]] = []
+        for index, layer in enumerate(self.layers):
+            edges += [(made[t.id], index, t.id) for t in layer.inputs if t.id in made]
+            made.update((t.id, index) for t in layer.outputs)
+        return tuple(edges)
+
+    @property
+    def parameters_unused(self) -> int:
+        """Parameters of the module that the traced call did not use."""
+        used = {w.storage for layer in self.layers for w in layer.weights}
+        return sum(w.numel for w in self.weights if w.storage not in used)
+
+    @property
+    def peak_activation_bytes(self) -> int:
+        """The most bytes of activations alive at once, the network's input and each layer's workspace included."""
+        change = [0] * (len(self.layers) + 2)
+        for life in self.lifetimes:
+            change[max(life.born, 0)] += life.bytes
+            change[life.freed + 1] -= life.bytes
+        alive, peak = 0, 0
+        for index, layer in enumerate(self.layers):
+            alive += change[index]
+            peak = max(peak, alive + layer.workspace)
+        return peak
+
+    @property
+    def saved_bytes(self) -> int:
+        """What eager execution keeps of activations for the backward pass (masks, indices and statistics included)."""
+        keep = {storage for layer in self.layers for storage in layer.saved}
+        return sum(life.bytes for life in self.lifetimes if life.storage in keep)
+
+    def summary(self) -> dict[str, int]:
+        """The totals as the command's JSON has them."""
+        total = self.total()
+        return {
+            **{k: getattr(total, k) for k in ("parameters", "weights", "biases", "norm")},
+            "parameters_unused": self.parameters_unused,
+            "buffers": self.buffers,
+            **{k: getattr(total, k) for k in ("macs", "flops", "activations", "bytes_read", "bytes_written")},
+            "peak_activation_bytes": self.peak_activation_bytes,
+        }
+
+    def to_json(self) -> str:
+        """The whole record; `from_json` gives an equal one."""
+        tensors = {t.id: t for layer in self.layers for t in (*layer.inputs, *layer.outputs)}
+        tensors |= {t.id: t for t in self.inputs}
+        index = {id(w): i for i, w in enumerate(self.weights)}
+        layers = []
+        for layer in self.layers:
+            plain = {k: getattr(layer, k) for k in Layer.__slots__}
+            plain["inputs"] = [t.id for t in layer.inputs]
+            plain["outputs"] = [t.id for t in layer.outputs]
+            plain["weights"] = [index[id(w)] for w in layer.weights]
+            plain["loops"] = [asdict(nest) for nest in layer.loops]
+            layers.append(plain)
+        record = {k: getattr(self, k) for k in ("name", "mode", "buffers", "lifetime_rule")}
+        record |= {"tensors": [asdict(t) for t in tensors.values()], "inputs": [t.id for t in self.inputs]}
+        record |= {"weights": [asdict(w) for w in self.weights], "layers": layers}
+        record |= {"lifetimes": [asdict(life) for life in self.lifetimes], "coverage": asdict(self.coverage)}
+        return json.dumps(record)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Workload":
+        record = json.loads(text)
+        tensors = {t["id"]: Tensor(**_tuples(t)) for t in record["tensors"]}
+        weights = tuple(Weight(**_tuples(w)) for w in record["weights"])
+        layers = []
+        for plain in record["layers"]:
+            plain["inputs"] = tuple(tensors[i] for i in plain["inputs"])
+            plain["outputs"] = tuple(tensors[i] for i in plain["outputs"])
+            plain["weights"] = tuple(weights[i] for i in plain["weights"])
+            plain["loops"] = tuple(Loops(**_tuples(nest)) for nest in plain["loops"])
+            plain["attributes"] = _tuples(plain["attributes"])
+            layers.append(Layer(**{**plain, "saved": tuple(plain["saved"])}))
+        unknown = tuple(Unknown(**_tuples(u)) for u in record["coverage"]["unknown"])
+        return cls(
+            name=record["name"],
+            mode=record["mode"],
+            inputs=tuple(tensors[i] for i in record["inputs"]),
+            layers=tuple(layers),
+            weights=weights,
+            buffers=record["buffers"],
+            lifetimes=tuple(Lifetime(**life) for life in record["lifetimes"]),
+            lifetime_rule=record["lifetime_rule"],
+            coverage=Coverage(record["coverage"]["counted"], record["coverage"]["free"], unknown),
+        )
+
+    def __str__(self) -> str:
+        """A plain table: one line a layer, then the totals."""
+        rows = [("layer", "kind", "output", "parameters", "MACs")]
+        seen: set[int] = set()
+        for layer in self.layers:
+            fresh = [w for w in layer.weights if w.storage not in seen]
+            seen.update(w.storage for w in fresh)
+            shape = "x".join(map(str, layer.outputs[0].shape)) if layer.outputs else ""
+            rows.append((layer.name, layer.kind, shape, f"{sum(w.numel for w in fresh):,}", f"{layer.macs:,}"))
+        total = self.total()
+        rows.append((f"{self.name} ({self.mode})", "", "", f"{total.parameters:,}", f"{total.macs:,}"))
+        width = [max(len(row[i]) for row in rows) for i in range(5)]
+        lines = [
+            f"{a:<{width[0]}}  {b:<{width[1]}}  {c:>{width[2]}}  {d:>{width[3]}}  {e:>{width[4]}}" for a, b, c, d, e in rows
+        ]
+        rule = "-" * len(lines[0])
+        lines = [lines[0], rule, *lines[1:-1], rule, lines[-1]]
+        if self.parameters_unused:
+            lines.append(f"{self.parameters_unused:,} of the parameters are not used by this call")
+        lines += [f"not counted, no rule: {u.op} in {u.layer}" for u in self.coverage.unknown]
+        return "\n".join(lines)
+
+
+def unique(items: Iterable[T]) -> tuple[T, ...]:
+    """Each tensor (by id) or weight (by storage) once, in order."""
+    seen = {(item.id if isinstance(item, Tensor) else item.storage): item for item in items}
+    return tuple(seen.values())
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists are the records' tuples, except that mappings stay mappings."""
+    if isinstance(value, list):
+        return tuple(_tuples(v) for v in value)
+    if isinstance(value, dict):
+        return {k: _tuples(v) for k, v in value.items()}
+    return value

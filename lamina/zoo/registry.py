@@ -1,0 +1,128 @@
+"""What the zoo holds. Nothing here imports torch until a network is built."""
+
+import difflib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from lamina.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+FAMILIES = ("lenet", "alexnet", "vgg", "googlenet", "resnet")  # one file a paper, oldest first
+
+
+@dataclass(frozen=True)
+class Paper:
+    title: str
+    authors: str
+    venue: str
+    year: int
+    arxiv: str = ""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One entry of the zoo. `input` is (channels, height, width); the counts are of the network as built by default."""
+
+    name: str
+    family: str
+    paper: Paper
+    input: tuple[int, int, int]
+    parameters: int
+    macs: int
+    figures: tuple[Mapping[str, Any], ...]  # what papers print: figure, value, protocol, source
+    weights: tuple[Mapping[str, Any], ...]  # the files that fit: tag, url, sha256, image, top1, top5
+    deviations: tuple[str, ...]
+
+    @property
+    def config(self) -> Any:
+        """The frozen `Config`: the architecture's degrees of freedom."""
+        return import_module(f"lamina.zoo.{self.family}").VARIANTS[self.name]
+
+
+@cache
+def counts() -> dict[str, dict[str, Any]]:
+    """The shipped ledger: name to family, input, parameters and MACs; a test holds it to what is traced."""
+    return json.loads(files("lamina.zoo").joinpath("counts.json").read_text())
+
+
+@cache
+def published() -> dict[str, Any]:
+    return tomllib.loads(files("lamina.zoo").joinpath("published.toml").read_text())
+
+
+def names(family: str | None = None) -> list[str]:
+    """The zoo's names, by family and then as the family's file has them."""
+    if family is not None and family not in FAMILIES:
+        raise InputError(f"no family {family!r}: there are {', '.join(FAMILIES)}")
+    return [name for name, row in counts().items() if family in (None, row["family"])]
+
+
+def spec(name: str) -> Spec:
+    """The entry `name`. An unknown name is an error that gives the nearest ones."""
+    row = counts().get(name)
+    if row is None:
+        near = difflib.get_close_matches(name, counts(), n=4, cutoff=0.5)
+        hint = f"the nearest are {', '.join(near)}" if near else "see `lamina list`"
+        raise InputError(f"no network is called {name!r}; {hint}")
+    records = published()
+    papers = records["paper"]
+    paper = papers.get(name) or papers[row["family"]]
+    return Spec(
+        name=name,
+        family=row["family"],
+        paper=Paper(**paper),
+        input=tuple(row["input"]),
+        parameters=row["parameters"],
+        macs=row["macs"],
+        figures=tuple(f for f in records.get("figure", ()) if f["network"] == name),
+        weights=tuple(w for w in records.get("weights", ()) if w["network"] == name),
+        deviations=tuple(records.get("deviations", {}).get(name, ())),
+    )
+
+
+def build(name: str, *, device: "torch.device | str | None" = None, **changes: Any) -> "nn.Module":
+    """The network `name`, initialised as its paper says, in training mode.
+
+    `changes` replace fields of its `Config`: `num_classes=10`, `in_channels=1`, ... On the meta device (`device="meta"`
+    or inside `torch.device("meta")`) nothing is allocated or initialised.
+    """
+    import torch
+
+    net = assemble(name, **changes)
+    target = torch.device(device) if device is not None else torch.get_default_device()
+    if target.type != "meta":
+        net.to_empty(device=target)
+        with torch.no_grad():
+            net.init_weights()
+    return net
+
+
+def assemble(name: str, **changes: Any) -> Any:
+    """The network on the meta device, without weights."""
+    from dataclasses import fields, replace
+
+    import torch
+
+    family = import_module(f"lamina.zoo.{spec(name).family}")
+    config = family.VARIANTS[name]
+    known = {f.name for f in fields(config)}
+    if unknown := sorted(set(changes) - known):
+        raise InputError(f"{name} has no {', '.join(unknown)}; what can be changed: {', '.join(sorted(known))}")
+    for key in ("num_classes", "in_channels", "img_size"):
+        value = changes.get(key, 1)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise InputError(f"{name}: {key} is a positive whole number, not {value!r}")
+    try:
+        with torch.device("meta"):
+            return family.Net(replace(config, **changes))
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"{name}: {str(error).splitlines()[0]}") from error

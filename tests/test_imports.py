@@ -1,0 +1,244 @@
+"""Who may import whom, read from the source, and what starting Lamina must not import."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "lamina"
+ANY = ("",)  # matches everything
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a module may import beside the standard library, its own package and `COMMON`.
+
+    `lamina` are parts of Lamina and `third` packages of others; `lazy`, of either, only inside a function. `never` goes
+    before all.
+    """
+
+    lamina: tuple[str, ...] = ()
+    third: tuple[str, ...] = ()
+    lazy: tuple[str, ...] = ()
+    never: tuple[str, ...] = ()
+
+
+COMMON = ("lamina.__version__", "lamina.errors", "lamina.fetch", "lamina.progress", "lamina.units", "lamina.workload")
+CORE = ("torch", "numpy", "safetensors", "PIL", "typer", "click", "rich", "matplotlib", "huggingface_hub")
+
+# The longest name that fits a module is its row.
+TABLE = {
+    "lamina.errors": Row(),
+    "lamina.fetch": Row(),
+    "lamina.progress": Row(third=("rich",)),
+    "lamina.units": Row(),
+    "lamina.workload": Row(),
+    "lamina": Row(lamina=ANY),  # lamina/__init__.py alone: a file elsewhere needs a row
+    "lamina.__main__": Row(lamina=("lamina.cli",)),
+    "lamina.sources": Row(lamina=("lamina.zoo", "lamina.cost"), third=("torch",), lazy=("timm", "transformers", "onnx")),
+    "lamina.zoo": Row(third=("torch", "safetensors", "huggingface_hub")),
+    "lamina.data": Row(third=("torch", "numpy", "PIL", "tokenizers")),
+    "lamina.cost": Row(),
+    "lamina.cost.trace": Row(third=("torch",)),
+    "lamina.cost.aten": Row(third=("torch",)),
+    "lamina.cost.rules": Row(third=("torch",)),
+    "lamina.cost.onnx_graph": Row(third=("onnx", "numpy")),
+    "lamina.infer": Row(lamina=("lamina.zoo", "lamina.data"), third=("torch",)),
+    "lamina.infer.engines": Row(lamina=("lamina.zoo", "lamina.data"), third=("torch",), lazy=("onnxruntime", "openvino")),
+    "lamina.infer.export": Row(lamina=("lamina.zoo", "lamina.data"), third=("torch",), lazy=("onnx", "onnxscript")),
+    "lamina.infer.bench": Row(
+        lamina=("lamina.zoo", "lamina.data", "lamina.cost", "lamina.hardware.roofline"), third=("torch",)
+    ),
+    "lamina.hardware": Row(third=("numpy",)),
+    # A recipe names its network, and running one builds it; training itself gets a module.
+    "lamina.train": Row(lamina=("lamina.data",), third=("torch", "safetensors"), lazy=("lamina.zoo.registry",)),
+    "lamina.scale": Row(lamina=("lamina.zoo",), third=("torch",)),
+    "lamina.scale.schedule": Row(lamina=("lamina.zoo", "lamina.cost", "lamina.train"), third=("torch",)),
+    "lamina.report": Row(third=("rich", "matplotlib")),
+    "lamina.lecture": Row(lamina=ANY, third=CORE, never=("lamina.cli",)),
+    "lamina.cli": Row(lamina=ANY, third=CORE),
+}
+
+
+@dataclass(frozen=True)
+class Import:
+    module: str
+    line: int
+    lazy: bool  # inside a function
+    typing: bool  # under `if TYPE_CHECKING:`
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def is_module(name: str) -> bool:
+    path = PACKAGE.parent.joinpath(*name.split("."))
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def from_targets(node: ast.ImportFrom, package: str) -> Iterator[str]:
+    """The modules that `from base import a, b` names: `base.a` where that is a module of Lamina, `base` elsewhere."""
+    base = node.module or ""
+    if node.level:
+        parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+        base = ".".join([*parents, base] if base else parents)
+    for alias in node.names:
+        inner = f"{base}.{alias.name}"
+        yield inner if base == "lamina" or (base.startswith("lamina.") and is_module(inner)) else base
+
+
+def called_target(node: ast.Call) -> str | None:
+    """The module, or the constant beginning of its name, that `import_module(...)` and `__import__(...)` name."""
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    if name not in ("import_module", "__import__") or not node.args:
+        return None
+    text = node.args[0]
+    if isinstance(text, ast.JoinedStr) and text.values:
+        text = text.values[0]
+    value = text.value if isinstance(text, ast.Constant) else None
+    return value.rstrip(".") if isinstance(value, str) else None
+
+
+def is_typing(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+
+
+def read_imports(source: str, package: str) -> Iterator[Import]:
+    """Every import of `source`, wherever it stands."""
+
+    def visit(node: ast.AST, lazy: bool, typing: bool) -> Iterator[Import]:
+        if isinstance(node, ast.Import):
+            targets = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            targets = list(from_targets(node, package))
+        elif isinstance(node, ast.Call) and (target := called_target(node)):
+            targets = [target]
+        else:
+            targets = []
+        for target in dict.fromkeys(targets):
+            yield Import(target, getattr(node, "lineno", 0), lazy, typing)
+        lazy = lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        if isinstance(node, ast.If) and is_typing(node):
+            for child in node.body:
+                yield from visit(child, lazy, True)
+            children: list[ast.stmt] | Iterator[ast.AST] = node.orelse
+        else:
+            children = ast.iter_child_nodes(node)
+        for child in children:
+            yield from visit(child, lazy, typing)
+
+    yield from visit(ast.parse(source), False, False)
+
+
+def covers(allowed: tuple[str, ...], module: str) -> bool:
+    return any(name == "" or module == name or module.startswith(f"{name}.") for name in allowed)
+
+
+def row_of(module: str) -> tuple[str, Row] | None:
+    names = [name for name in TABLE if covers((name,), module) and (name != "lamina" or module == "lamina")]
+    return max(((name, TABLE[name]) for name in names), key=lambda item: len(item[0]), default=None)
+
+
+def permitted(module: str, row: Row, found: Import) -> bool:
+    target = found.module
+    if target.split(".")[0] in sys.stdlib_module_names:
+        return True
+    if covers(row.never, target):
+        return False
+    if found.lazy and covers(row.lazy, target):
+        return True
+    if target.split(".")[0] != "lamina":
+        return found.typing or covers(row.third, target)
+    own = ".".join(module.split(".")[:2])  # the package that the module is in; "lamina" itself is nobody's own
+    return covers(COMMON, target) or covers(row.lamina, target) or (own != "lamina" and covers((own,), target))
+
+
+def forbidden(path: str, module: str, source: str, is_package: bool = False) -> list[str]:
+    """One line for each import that the table does not allow: file, line, the import, and what is allowed."""
+    if (found := row_of(module)) is None:
+        return [f"{path}:1: {module} has no row in the table of tests/test_imports.py"]
+    name, row = found
+    package = module if is_package else module.rpartition(".")[0]
+    lazily = f", inside a function {', '.join(row.lazy)}" if row.lazy else ""
+    allowed = f"{', '.join(filter(None, row.lamina + row.third)) or 'no more'}{lazily}"
+    return [
+        f"{path}:{item.line}: {module} may not import {item.module} (the row {name} allows {allowed})"
+        for item in read_imports(source, package)
+        if not permitted(module, row, item)
+    ]
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE.parent).as_posix())
+def test_the_table_holds(path: Path) -> None:
+    relative = path.relative_to(PACKAGE.parent).as_posix()
+    lines = forbidden(relative, module_name(path), path.read_text(encoding="utf-8"), path.name == "__init__.py")
+    assert not lines, "\n" + "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "names"),
+    [
+        ("lamina.workload", "import torch", ["torch"]),
+        ("lamina.units", "def f():\n    from rich.table import Table", ["rich.table"]),
+        ("lamina.errors", "from lamina import workload, zoo", ["lamina.zoo"]),
+        ("lamina.cost.formulas", "from torch import nn", ["torch"]),
+        ("lamina.cost.formulas", "if TYPE_CHECKING:\n    import torch\n    from lamina.zoo import lenet", ["lamina.zoo.lenet"]),
+        ("lamina.cost.formulas", "if TYPE_CHECKING:\n    import torch\nelse:\n    import numpy", ["numpy"]),
+        (
+            "lamina.cost.trace",
+            "from ..zoo import registry\nfrom . import rules\nfrom .. import zoo",
+            ["lamina.zoo.registry", "lamina.zoo"],
+        ),
+        ("lamina.hardware.search", "import numpy, torch", ["torch"]),
+        ("lamina.sources", "import timm\ndef f():\n    import timm", ["timm"]),
+        ("lamina.train.loop", "class A:\n    from lamina.zoo.registry import build", ["lamina.zoo.registry"]),
+        ("lamina.train.loop", "def f():\n    from lamina.zoo import registry, lenet", ["lamina.zoo.lenet"]),
+        ("lamina.infer.session", "from lamina.hardware.roofline import bound", ["lamina.hardware.roofline"]),
+        ("lamina.infer.bench", "from lamina.hardware.roofline import bound", []),
+        ("lamina.report.table", "from lamina import __version__, build", ["lamina.build"]),
+        ("lamina.report.table", "import_module(f'lamina.zoo.{name}')", ["lamina.zoo"]),
+        ("lamina.lecture.slides", "import lamina.cli.main, lamina.report.table", ["lamina.cli.main"]),
+        ("lamina.elsewhere", "", ["lamina.elsewhere has no row"]),
+    ],
+)
+def test_the_table_is_read_as_meant(module: str, source: str, names: list[str]) -> None:
+    lines = forbidden("file.py", module, source)
+    assert [name in line for name, line in zip(names, lines, strict=True)] == [True] * len(names), lines
+
+
+def test_a_forbidden_import_is_named_with_its_file_and_line() -> None:
+    (line,) = forbidden("lamina/zoo/lenet.py", "lamina.zoo.lenet", "import math\n\nimport lamina.report.table\n")
+    assert line.startswith("lamina/zoo/lenet.py:3: lamina.zoo.lenet may not import lamina.report.table (")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import lamina",
+        "import lamina.zoo.registry as registry; registry.names(); registry.spec('resnet50')",
+        "from lamina.cli import main; sys.argv = ['lamina', '--help']; main()",
+        "from lamina.cli import main; sys.argv = ['lamina', '--version']; main()",
+        "from lamina.cli import main; sys.argv = ['lamina', 'list']; main()",
+    ],
+    ids=["lamina", "registry", "help", "version", "list"],
+)
+def test_starting_does_not_import_torch(code: str) -> None:
+    program = "\n".join([
+        "import sys",
+        "try:",
+        f"    {code}",
+        "except SystemExit as stop:",
+        "    assert not stop.code, stop.code",
+        "assert 'torch' not in sys.modules, 'torch was imported'",
+    ])  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", program], cwd=PACKAGE.parent, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
