@@ -6,6 +6,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from http.client import HTTPException
 from pathlib import Path
 from typing import BinaryIO
 
@@ -43,8 +44,8 @@ def download(url: str, path: Path, sha256: str) -> None:
         temporary.replace(path)
     except urllib.error.URLError as error:
         raise LaminaError(f"{url} cannot be fetched: {error.reason}") from error
-    except OSError as error:
-        raise LaminaError(f"{url} cannot be fetched into {path}: {error.strerror or error}") from error
+    except (OSError, HTTPException) as error:
+        raise LaminaError(f"{url} cannot be fetched into {path}: {getattr(error, 'strerror', None) or error}") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

@@ -43,6 +43,9 @@ def cost(
     except InputError as error:
         expected = f"; it takes {units.shape(source.input)}" if source.input and shape != source.input else ""
         raise InputError(f"{model} on {units.shape(shape)}: {error}{expected}") from error
+    except (ValueError, RuntimeError, TypeError) as error:  # the network's own refusal
+        expected = f"; it takes {units.shape(source.input)}" if source.input else " (--debug shows where)"
+        raise InputError(f"{model} on {units.shape(shape)}: {str(error).splitlines()[0]}{expected}") from error
     if strict and workload.coverage.unknown:
         first = workload.coverage.unknown[0]
         raise LaminaError(f"{len(workload.coverage.unknown)} operators have no rule; the first is {first.op} in {first.layer}")

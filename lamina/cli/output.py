@@ -29,6 +29,9 @@ def write_text(path: Path, text: str) -> None:
     """Write a file beside its place and rename it: a full disk leaves no half of it, and an older file as it was."""
     temporary = None
     try:
+        if path.exists() and not path.is_file():  # a device or a pipe: nothing to rename
+            path.write_text(text, encoding="utf-8")
+            return
         with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False, encoding="utf-8") as file:
             temporary = Path(file.name)
             file.write(text)

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lamina.cost import formulas
 from lamina.cost.formulas import ACTIVATION_OPS, times
 from lamina.errors import InputError
-from lamina.workload import Kind, Loops, Unknown, Weight
+from lamina.workload import Kind, Loops, Weight
 
 if TYPE_CHECKING:
     from lamina.cost.trace import Tracer
@@ -232,10 +232,11 @@ class Beneath(TorchDispatchMode):
         self.loops += loops
         for key, count in ops.items():
             self.ops[key] = self.ops.get(key, 0) + count
-        ids = {id(x) for x in _tensors((args, kwargs))}
+        originals = dict(zip(map(id, _tensors((args, kwargs))), given, strict=True))  # of stand-ins too
         for x in _tensors(result):
-            if id(x) in ids:
-                self.changed[id(x)] = x
+            original = originals.get(id(x))
+            if original is not None:
+                self.changed[id(original)] = original
             else:
                 self._made(x)
         return result
@@ -357,8 +358,7 @@ def beneath(t: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
         operators=(mode.counted, mode.free),
     )
     mode.forget()
-    layer = t.layers[-1]["name"]
-    t.unknown += [Unknown(op, layer, tuple(given), tuple(made)) for op, given, made in mode.unknown]
+    t.unknown += [(len(t.layers) - 1, *operator) for operator in mode.unknown]
     return result
 
 

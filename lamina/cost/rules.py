@@ -339,7 +339,7 @@ def view(function: Callable[..., Any], name: str) -> Callable[..., Any]:
             return NotImplemented
         if name == "getitem" and not _is_basic(args[0]):
             return NotImplemented
-        source = t.meta(input) if isinstance(t.identify(input), int) else input
+        source = t.meta(input) if t.is_own(input) and input.is_floating_point() else input
         if source.device.type != "meta":
             return NotImplemented
         out = function(source, *args, **kwargs)

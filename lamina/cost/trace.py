@@ -71,7 +71,6 @@ class Tracer(TorchFunctionMode):
         self.paths: dict[int, str] = {id(m): n for n, m in module.named_modules()} if self.is_module else {}
         self.stack = [Frame("", module, 0, False)]
         self.calls: dict[str, int] = {}
-        self.names: dict[str, int] = {}
         self.layers: list[dict[str, Any]] = []
         self.tensors: list[tuple[tuple[int, ...], torch.dtype, Storage, bool]] = []
         self.storages: list[Storage] = []
@@ -83,7 +82,7 @@ class Tracer(TorchFunctionMode):
         self.deaths: set[_Death] = set()
         self.running = False
         self.counted, self.free = 0, 0
-        self.unknown: list[Unknown] = []
+        self.unknown: list[tuple[int, str, Any, Any]] = []  # layer index, operator, shapes in and out
         self.weights = self._weights() if self.is_module else ()
         self.buffers = 0
         if self.is_module:
@@ -291,14 +290,13 @@ class Tracer(TorchFunctionMode):
                     keep.append(storage.key)
                 elif not isinstance(item, int) and any(item is t for t in results):
                     keep.append(self.tensors[self.known[id(item)]][2].key)
-        name = self._name(frame, op)
         if operators is None:
             operators = (0, 1) if kind in ("view", "copy", "embedding") else (1, 0)
         self.counted += operators[0]
         self.free += operators[1]
         self.layers.append(
             {
-                "name": name,
+                "frame": frame,
                 "module": frame.path,
                 "module_type": frame.type,
                 "call": frame.call,
@@ -316,11 +314,21 @@ class Tracer(TorchFunctionMode):
         )
         return output
 
-    def _name(self, frame: Frame, op: str) -> str:
-        base = frame.path if frame.leaf else f"{frame.path}/{op}" if frame.path else op
-        count = self.names.get(base, 0)
-        self.names[base] = count + 1
-        return f"{base}:{count}" if count else base
+    def _names(self) -> list[str]:
+        """The layers' names: the module's path, if it is a leaf and did one thing in that call, else path/operator; what
+        comes again is numbered."""
+        alone: dict[int, int] = {}
+        for layer in self.layers:
+            alone[id(layer["frame"])] = alone.get(id(layer["frame"]), 0) + 1
+        seen: dict[str, int] = {}
+        names = []
+        for layer in self.layers:
+            frame, op = layer["frame"], layer["op"]
+            only = frame.leaf and alone[id(frame)] == 1
+            base = frame.path if only else f"{frame.path}/{op}" if frame.path else op
+            count = seen[base] = seen.get(base, -1) + 1
+            names.append(f"{base}:{count}" if count else base)
+        return names
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         try:
@@ -356,19 +364,25 @@ class Tracer(TorchFunctionMode):
             )
             for number, (shape, dtype, storage, grad) in enumerate(self.tensors)
         ]
+        names = self._names()
         layers = tuple(
             Layer(
+                name=names[index],
                 **{
-                    **layer,
+                    **{k: v for k, v in layer.items() if k != "frame"},
                     "inputs": tuple([tensors[n] for n in layer["inputs"]]),
                     "outputs": tuple([tensors[n] for n in layer["outputs"]]),
-                }
+                },
             )
-            for layer in self.layers
+            for index, layer in enumerate(self.layers)
         )
         lifetimes = tuple(Lifetime(s.key, s.bytes, s.born, last if s.freed == -2 else s.freed) for s in self.storages)
         training = self.is_module and self.module.training
-        coverage = Coverage(self.counted, self.free, tuple(self.unknown))
+        coverage = Coverage(
+            self.counted,
+            self.free,
+            tuple(Unknown(op, names[at], tuple(given), tuple(made)) for at, op, given, made in self.unknown),
+        )
         return Workload(
             name=name,
             mode="train" if training else "eval",

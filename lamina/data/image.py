@@ -37,15 +37,27 @@ class ImageSpec:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
     def __post_init__(self) -> None:
+        for key, values in (("channels", ("RGB", "BGR", "L")), ("interpolation", ("bilinear", "bicubic"))):
+            if getattr(self, key) not in values:
+                raise InputError(f"image {key} is one of {', '.join(values)}, not {getattr(self, key)!r}")
+        if self.inner < 1 or self.pad < 0 or self.scale <= 0 or min(self.std) <= 0:
+            raise InputError(f"an image of size {self.size}, pad {self.pad}, scale {self.scale}, std {self.std} cannot be made")
+        if self.resize is not None and self.resize < self.inner:
+            raise InputError(f"a crop of {self.inner} does not fit into pictures resized to {self.resize}")
         if not len(self.mean) == len(self.std) == len(self.channels):
             raise InputError(f"{self.channels} wants {len(self.channels)} means and deviations, not {self.mean}, {self.std}")
+
+    @property
+    def inner(self) -> int:
+        """The side of the crop, before padding."""
+        return self.size - 2 * self.pad
 
     @classmethod
     def of(cls, table: Mapping[str, Any]) -> "ImageSpec":
         """From a table of a TOML file."""
-        unknown = set(table) - {f.name for f in fields(cls)}
-        if unknown:
-            raise InputError(f"an image specification has no {', '.join(sorted(unknown))}")
+        known = [f.name for f in fields(cls)]
+        if unknown := sorted(set(table) - set(known)):
+            raise InputError(f"an image specification has no {', '.join(unknown)}; it has {', '.join(known)}")
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
         return cls(**values)
 
@@ -82,7 +94,7 @@ def decode(path: str | Path, channels: str = "RGB") -> Image.Image:
 def prepare(path: str | Path, spec: ImageSpec) -> Tensor:
     """The picture at `path` as the network takes it: (C, size, size), float32."""
     image = decode(path, spec.channels)
-    inner = spec.size - 2 * spec.pad
+    inner = spec.inner
     filter = Image.Resampling.BICUBIC if spec.interpolation == "bicubic" else Image.Resampling.BILINEAR
     side = spec.resize or inner
     if spec.squash:
@@ -93,8 +105,6 @@ def prepare(path: str | Path, spec: ImageSpec) -> Tensor:
     if shape != image.size:
         image = image.resize(shape, filter)
     left, top = round((image.width - inner) / 2), round((image.height - inner) / 2)
-    if left < 0 or top < 0:
-        raise InputError(f"a crop of {inner} does not fit into pictures resized to {side}")
     image = image.crop((left, top, left + inner, top + inner))
     pixels = torch.from_numpy(np.array(image)).reshape(inner, inner, -1).permute(2, 0, 1)
     return from_pixels(pixels[None], spec)[0]

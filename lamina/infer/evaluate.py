@@ -51,7 +51,7 @@ def evaluate(
         labels = torch.tensor(numbers)
         batches = _decoded(net, paths, labels, batch)
         resized = f"resized to {net.image.resize}, " if net.image.resize else ""
-        protocol = f"{resized}1 centre crop of {net.image.size - 2 * net.image.pad}"
+        protocol = f"{resized}1 centre crop of {net.image.inner}"
     right1 = right5 = 0
     for x, y in track(batches, "batches", -(-len(labels) // batch)):
         scores = net.scores(x)

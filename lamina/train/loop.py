@@ -102,9 +102,12 @@ def main() -> None:
     metadata |= {"network": recipe["network"], "data": recipe["data"], "test_top1": f"{test:.2f}", "torch": torch.__version__}
     metadata |= {"image": json.dumps(recipe["image"]), "score_scale": str(recipe["score_scale"])}
     partial = arguments.out.with_suffix(".partial")
-    save_file(module.state_dict(), partial, metadata)
-    partial.chmod(0o644)  # safetensors writes for the owner alone
-    partial.replace(arguments.out)
+    try:
+        save_file(module.state_dict(), partial, metadata)
+        partial.chmod(0o644)  # safetensors writes for the owner alone
+        partial.replace(arguments.out)
+    finally:
+        partial.unlink(missing_ok=True)
     print(json.dumps({"test_top1": test, "file": str(arguments.out)}))
 
 
