@@ -10,9 +10,7 @@ def si(value: float, digits: int = 3) -> str:
     for scale, prefix in _PREFIXES:
         # 999,600 is 1.00 M rather than 1000 k
         if abs(value) >= scale * (1 - 0.5 * 10**-digits):
-            scaled = value / scale
-            decimals = max(0, digits - len(str(int(abs(scaled) + 0.5 * 10 ** (1 - digits)))))
-            return f"{scaled:.{decimals}f} {prefix}"
+            return f"{f'{value / scale:#.{digits}g}'.rstrip('.')} {prefix}"
     return f"{value:.0f}" if float(value).is_integer() else f"{value:.{digits}g}"
 
 

@@ -67,11 +67,11 @@ def decode(path: str | Path, channels: str = "RGB") -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit stands below
-            image = Image.open(path, formats=FORMATS)
-        if image.width * image.height > MAX_PIXELS:
-            raise Image.DecompressionBombError
-        image = ImageOps.exif_transpose(image)
-        image.load()
+            file = Image.open(path, formats=FORMATS)
+        with file:
+            if file.width * file.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            image = ImageOps.exif_transpose(file)  # a loaded copy
     except FileNotFoundError:
         raise LaminaError(f"{path}: no such file") from None
     except IsADirectoryError:

@@ -30,9 +30,9 @@ def _idx(file: str) -> Tensor:
     """An idx file: two zero bytes, the type (8 is unsigned byte), the number of axes, their sizes, the data."""
     path = obtain("mnist", file, HOME + file + ".gz", SHA256[file])
     data = read(path)
-    axes = data[3] if data[:3] == b"\0\0\x08" else 0
-    shape = struct.unpack(f">{axes}I", data[4 : 4 + 4 * axes]) if len(data) >= 4 + 4 * axes else ()
-    content = torch.frombuffer(bytearray(data[4 + 4 * axes :]), dtype=torch.uint8) if len(data) > 4 + 4 * axes else None
-    if not shape or content is None or content.numel() != torch.Size(shape).numel():
+    axes = data[3] if data[:3] == b"\0\0\x08" and len(data) > 4 else 0
+    start = 4 + 4 * axes
+    shape = torch.Size(struct.unpack(f">{axes}I", data[4:start])) if len(data) > start else torch.Size()
+    if not axes or len(data) - start != shape.numel():
         raise LaminaError(f"{path} is not a whole idx file of unsigned bytes: remove it, and it is fetched again")
-    return content.view(shape)
+    return torch.frombuffer(bytearray(data[start:]), dtype=torch.uint8).view(shape)
