@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """A module on the meta device, in evaluation mode, and the shape it takes by default (None: nobody knows)."""
+    """A module on the meta device, in evaluation mode, the shape of what it takes by default (None: nobody knows), and
+    whether it takes two sequences of tokens of that shape rather than pictures."""
 
     name: str
     module: "nn.Module"
     input: tuple[int, ...] | None
+    tokens: bool = False
 
 
 def resolve(model: str) -> Source:
@@ -31,7 +33,9 @@ def resolve(model: str) -> Source:
     place, colon, attribute = model.rpartition(":")
     if not colon:
         spec = registry.spec(model)
-        return Source(model, registry.assemble(model).eval(), (1, *spec.input))
+        tokens = spec.family == "transformer"
+        shape = (1, spec.input[0]) if tokens else (1, *spec.input)
+        return Source(model, registry.assemble(model).eval(), shape, tokens)
     return Source(model, _call(model, place, attribute), None)
 
 

@@ -91,8 +91,8 @@ def test_bars_show_weights_and_macs_of_counted_layers(figures):
     words = texts(figures["bars"])
     assert {"conv1", "fc <2> & more", "LeNet-5 & friends", "conv", "linear"} <= set(words)
     assert "the_relu" not in words
-    assert "Weights per layer, 3K in all" in words and "MACs per layer, 3M in all" in words
-    assert {"1K", "2K", "1.5M"} <= set(words), "values on few bars"
+    assert "Weights per layer, 3k in all" in words and "MACs per layer, 3M in all" in words
+    assert {"1k", "2k", "1.5M"} <= set(words), "values on few bars"
 
 
 def test_a_network_without_counted_layers_has_empty_bars():
@@ -177,7 +177,7 @@ def test_heatmap_prints_values_in_few_columns(columns, printed):
 
 @pytest.mark.parametrize(
     ("count", "text"),
-    [(0, "0"), (25, "25"), (999, "999"), (1000, "1K"), (25_502_912, "25.5M"), (999_400, "999K"), (999_600, "1M"),
+    [(0, "0"), (25, "25"), (999, "999"), (1000, "1k"), (25_502_912, "25.5M"), (999_400, "999k"), (999_600, "1M"),
      (15_470_264_320, "15.5G"), (1.2e12, "1.2T")],
 )  # fmt: skip
 def test_human(count, text):

@@ -2,6 +2,7 @@
 
 import threading
 import weakref
+from dataclasses import replace
 from unittest import mock
 
 import pytest
@@ -16,15 +17,16 @@ import lamina
 from lamina.cost import rules
 from lamina.cost.trace import trace
 from lamina.errors import InputError
-from lamina.workload import Loops, Workload
+from lamina.workload import Layer, Loops, Workload
+from lamina.zoo import registry
 
-SMALL_ENOUGH = [n for n in lamina.names() if n not in ("resnet1202_cifar", "resnet110_cifar")]
+SMALL_ENOUGH = [n for n in lamina.names() if lamina.spec(n).macs < 25e9 and n not in ("resnet1202_cifar", "resnet110_cifar")]
 
 
-def on_meta(name: str, train: bool = False) -> tuple[nn.Module, torch.Tensor]:
-    changes = {"aux": True} if train and name.startswith("googlenet") else {}
+def on_meta(name: str, train: bool = False) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
+    changes = {"aux": True} if train and name in ("googlenet", "googlenet_bn", "inception_v3") else {}
     module = lamina.build(name, device="meta", **changes).train(train)
-    return module, torch.empty(2, *lamina.spec(name).input, device="meta")
+    return module, tuple(t.expand(2, *t.shape[1:]).clone() for t in registry.example(name))
 
 
 def beneath(module: nn.Module, *inputs: torch.Tensor) -> Workload:
@@ -34,18 +36,26 @@ def beneath(module: nn.Module, *inputs: torch.Tensor) -> Workload:
 
 
 def products(work: Workload) -> list[tuple]:
+    """Name, kind, loops, output shapes and weights; of operations with several products beneath without the operands,
+    which go from one to the next."""
+
+    def loops(layer: Layer) -> tuple[Loops, ...]:
+        return layer.loops if len(layer.loops) == 1 else tuple(replace(nest, operands=()) for nest in layer.loops)
+
     chosen = [layer for layer in work.layers if layer.loops]
-    return [(x.name, x.kind, x.loops, [t.shape for t in x.outputs], [w.names for w in x.weights]) for x in chosen]
+    return [(x.name, x.kind, loops(x), [t.shape for t in x.outputs], [w.names for w in x.weights]) for x in chosen]
 
 
 @pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("name", SMALL_ENOUGH)
 def test_both_levels_agree(name, train):
-    module, x = on_meta(name, train)
-    above, below = trace(module, x), beneath(module, x)
+    module, inputs = on_meta(name, train)
+    above, below = trace(module, *inputs), beneath(module, *inputs)
     assert products(above) == products(below)
     ours, theirs = above.summary(), below.summary()
-    assert abs(ours.pop("peak_activation_bytes") - theirs.pop("peak_activation_bytes")) < 5000  # batch norm's statistics
+    peaks = ours.pop("peak_activation_bytes"), theirs.pop("peak_activation_bytes")
+    if not any(len(layer.loops) > 1 for layer in above.layers):  # attention's kernel keeps no scores: see the real runs
+        assert abs(peaks[0] - peaks[1]) <= 8 * 4096  # batch norm's statistics
     assert ours == theirs
     assert above.coverage.unknown == below.coverage.unknown == ()
 
@@ -143,17 +153,22 @@ class Watch(TorchDispatchMode):
 
 
 @pytest.mark.parametrize(
-    "name", ["lenet5", "lenet5_dense", "alexnet", "vgg11_bn", "googlenet", "resnet18", "resnet50", "resnet20_cifar"]
+    "name",
+    [
+        *("lenet5", "lenet5_dense", "alexnet", "vgg11_bn", "googlenet", "bn_inception", "inception_v3", "resnet18", "resnet50"),
+        *("resnet20_cifar", "wrn16_4_cifar", "densenet121", "densenet_bc_100_12_cifar", "vit_ti_16", "transformer_base"),
+    ],
 )
 def test_peak_memory_is_that_of_a_real_run(name):
     module = lamina.build(name).eval()
-    x = torch.rand(1, *lamina.spec(name).input)
+    inputs = tuple(torch.zeros(t.shape, dtype=t.dtype) for t in registry.example(name))
     watch = Watch({t.untyped_storage()._cdata for t in (*module.parameters(), *module.buffers())})
     with torch.no_grad():
-        watch.add(x)
+        for x in inputs:
+            watch.add(x)
         with watch:
-            module(x)
-    assert trace(module, x).peak_activation_bytes == watch.peak
+            module(*inputs)
+    assert trace(module, *inputs).peak_activation_bytes == watch.peak
 
 
 @pytest.mark.parametrize("name", ["lenet5_dense", "alexnet", "vgg11", "resnet18", "resnet20_cifar"])
@@ -353,15 +368,15 @@ def test_inference_mode_and_half_precision():
 
 
 def test_record_survives_json():
-    for name in ("lenet5", "alexnet", "googlenet", "resnet20_cifar"):
-        module, x = on_meta(name)
-        work = trace(module, x)
+    for name in ("lenet5", "alexnet", "googlenet", "resnet20_cifar", "vit_ti_16"):
+        module, inputs = on_meta(name)
+        work = trace(module, *inputs)
         assert Workload.from_json(work.to_json()) == work
 
 
 def test_edges_follow_the_tensors():
-    module, x = on_meta("resnet20_cifar")
-    work = trace(module, x)
+    module, inputs = on_meta("resnet20_cifar")
+    work = trace(module, *inputs)
     names = [layer.name for layer in work.layers]
     joins = [i for i, layer in enumerate(work.layers) if layer.op == "add"]
     assert len(joins) == 9

@@ -21,7 +21,7 @@ NAMES = registry.names()
 
 def traced(name: str, **changes):
     module = lamina.build(name, device="meta", **changes).train("aux" in changes)
-    return lamina.trace(module, torch.empty(1, *lamina.spec(name).input, device="meta"))
+    return lamina.trace(module, *registry.example(name))
 
 
 @pytest.mark.parametrize("name", REFERENCE)
@@ -386,10 +386,8 @@ def test_initial_scale():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_meta_build_allocates_nothing(name):
-    for net in (
-        lamina.build(name, device="meta"),
-        lamina.build(name, device="meta", in_channels=2 if lamina.spec(name).input[0] == 3 else 1),
-    ):
+    changes = {"in_channels": 2} if lamina.spec(name).input[0] == 3 else {}
+    for net in (lamina.build(name, device="meta"), lamina.build(name, device="meta", **changes)):
         assert all(t.device.type == "meta" for t in net.state_dict().values())
 
 
@@ -411,3 +409,11 @@ def test_changes_and_refusals():
         with pytest.raises(InputError, match="img_size 16 is too small"):
             lamina.build(name, device="meta", img_size=16)
     assert set(lamina.names("vgg")) == {f"vgg{n}{s}" for n in (11, 13, 16, 19) for s in ("", "_bn")}
+
+
+def test_the_deepest_network_is_finite_when_fresh():
+    torch.manual_seed(0)
+    net = lamina.build("resnet1202_cifar").eval()
+    with torch.no_grad():
+        assert net(torch.randn(2, 3, 32, 32)).isfinite().all()
+        assert lamina.build("resnet56_cifar").layer1[0].bn2.weight.unique().tolist() == [1.0]

@@ -9,15 +9,23 @@ import torch
 from lamina.cost.trace import trace
 from lamina.zoo import registry
 
+TOKENS = 128  # of source and target, for the Transformer's MACs
+
 
 def ledger() -> dict[str, dict[str, object]]:
     rows = {}
     for family in registry.FAMILIES:
         module = import_module(f"lamina.zoo.{family}")
         for name, config in module.VARIANTS.items():
-            shape = (config.in_channels, config.img_size, config.img_size)
             with torch.device("meta"):
-                total = trace(module.Net(config).eval(), torch.empty(1, *shape)).total()
+                net = module.Net(config).eval()
+                if family == "transformer":
+                    shape = (TOKENS, TOKENS)
+                    inputs = tuple(torch.zeros(1, n, dtype=torch.long) for n in shape)
+                else:
+                    shape = (config.in_channels, config.img_size, config.img_size)
+                    inputs = (torch.empty(1, *shape),)
+                total = trace(net, *inputs).total()
             rows[name] = {"family": family, "input": shape, "parameters": total.parameters, "macs": total.macs}
     return rows
 

@@ -39,7 +39,8 @@ def cost(
         raise InputError(f"{model}: say the input's shape, as in --input 1x3x224x224")
     kind = getattr(torch, DTYPES[dtype])
     try:
-        workload = trace(source.module.to(kind), torch.empty(shape, dtype=kind, device="meta"), name=model)
+        inputs = (torch.empty(shape, dtype=torch.long if source.tokens else kind, device="meta"),) * (2 if source.tokens else 1)
+        workload = trace(source.module.to(kind), *inputs, name=model)
     except InputError as error:
         expected = f"; it takes {units.shape(source.input)}" if source.input and shape != source.input else ""
         raise InputError(f"{model} on {units.shape(shape)}: {error}{expected}") from error

@@ -6,7 +6,7 @@ from lamina.cli.output import Json, print_json
 
 
 def listing(
-    family: Annotated[str | None, typer.Argument(help="Only this family: lenet, alexnet, vgg, googlenet, resnet.")] = None,
+    family: Annotated[str | None, typer.Argument(help="Only this family: lenet, vgg, resnet, vit ...")] = None,
     json: Json = False,
 ) -> None:
     """The zoo: each network's input, weights, MACs, year and best published single-crop accuracy."""

@@ -196,7 +196,6 @@ class Beneath(TorchDispatchMode):
         name = func._overloadpacket.__name__
         mutable = func._schema.is_mutable
         on_meta = any(x.device.type == "meta" for x in given)
-        weight = next((w for x in given if isinstance(w := t.known.get(id(x)), Weight)), None)
         for x in given:
             if id(x) not in self.inner:
                 self.inputs[id(x)] = x
@@ -220,7 +219,7 @@ class Beneath(TorchDispatchMode):
                 self.operand(x) for x in (given if name in ("convolution", "mm", "bmm", "mv", "dot") else given[1:])[:2]
             )
             loops = (replace(loops[0], operands=factors),)
-        if kind == "matmul" and weight is not None:
+        if kind == "matmul" and any(self.is_weight(x) for x in given):
             kind = "linear"
         if kind == "other":
             self.unknown.append((str(func), [tuple(x.shape) for x in given], [tuple(x.shape) for x in _tensors(result)]))
@@ -240,6 +239,11 @@ class Beneath(TorchDispatchMode):
             else:
                 self._made(x)
         return result
+
+    def is_weight(self, x: Tensor) -> bool:
+        """Whether it is one of the module's weights, or a view of one."""
+        known = self.tracer.known.get(id(x)) if id(x) not in self.inner else None
+        return isinstance(known, Weight) or x.untyped_storage()._cdata in self.tracer.weight_storage
 
     def operand(self, x: Tensor) -> int | str:
         """A factor of a product: a tensor or weight from outside (or a view of one), or an intermediate result."""

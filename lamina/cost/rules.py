@@ -102,7 +102,7 @@ def attention(
     saved = (query, key, value, rows * 4)  # fused kernels keep the row sums in fp32 and recompute the scores
     name, attributes = "scaled_dot_product_attention", {"causal": bool(is_causal)}
     out = t.new(shape, query.dtype)
-    return t.emit("matmul", name, (query, key, value, mask), out, nests, ops, saved, attributes)
+    return t.emit("matmul", name, (query, key, value, mask), out, nests, ops, saved, attributes, workspace=rows * 4)
 
 
 # ---- norms ------------------------------------------------------------------------------------------------------

@@ -5,8 +5,6 @@ import re
 from collections.abc import Iterable
 from functools import cache
 
-import torch
-
 from lamina.cost.trace import trace
 from lamina.workload import Layer, Workload
 from lamina.zoo import registry
@@ -18,7 +16,8 @@ NETWORKS = {"LeNet-5": "lenet5", "AlexNet": "alexnet", "VGG-16": "vgg16", "GoogL
 def workload(name: str, train: bool = False, batch: int = 1, **changes: object) -> Workload:
     """The network `name` traced on its own input."""
     module = registry.build(name, device="meta", **changes).train(train)
-    return trace(module, torch.empty(batch, *registry.spec(name).input, device="meta"), name=name)
+    inputs = (t.expand(batch, *t.shape[1:]).clone() for t in registry.example(name))
+    return trace(module, *inputs, name=name)
 
 
 def is_connected_fully(layer: Layer) -> bool:

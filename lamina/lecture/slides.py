@@ -1,4 +1,7 @@
-"""One function a slide: what we find on each of its claims. `claims.toml` holds the slides' own words and figures."""
+"""One function a slide: what we find on each of its claims. `claims.toml` holds the slides' own words and figures.
+
+Long, because a finding is its figure, its verdict and its reason, and there are more than sixty of them.
+"""
 
 import tomllib
 from collections.abc import Callable, Mapping
@@ -9,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 
+from lamina import units
 from lamina.hardware.mapping import ARRAY, DATAFLOWS, spatial
 from lamina.lecture import facts, summary
 from lamina.workload import Layer
@@ -358,23 +362,104 @@ def table() -> Findings:
     }
 
 
+def published_error(name: str, protocol: str = "1 crop") -> float:
+    """A network's top-1 error on ImageNet as printed, percent; the lowest where several sources print one."""
+    figures = registry.spec(name).figures
+    return min(f["value"] for f in figures if (f["figure"], f["protocol"]) == ("top1_error", protocol))
+
+
+def beside(name: str) -> str:
+    """Published error, parameters and MACs in a line."""
+    entry = registry.spec(name)
+    return f"{name} {published_error(name)} % ({units.si(entry.parameters)}, {units.macs(entry.macs)})"
+
+
 def densenet() -> Findings:
-    text = later("the network is not in the zoo yet; its counts beside published accuracy come with it")
-    return {"concatenation": text, "efficiency": text}
+    work = facts.workload("densenet121")
+    joined = sum(layer.op == "cat" and len(layer.inputs) > 1 for layer in work.layers)
+    pairs = [("densenet169", "resnet50"), ("densenet264", "resnet152")]
+    better = all(
+        published_error(dense) <= published_error(residual)
+        and registry.spec(dense).macs < registry.spec(residual).macs
+        and registry.spec(dense).parameters < registry.spec(residual).parameters
+        for dense, residual in pairs
+    )
+    return {
+        "concatenation": Finding(
+            f"{joined} concatenations, {sum(layer.op == 'add' for layer in work.layers)} additions in DenseNet-121",
+            "confirmed" if joined and not any(layer.op == "add" for layer in work.layers) else "refuted",
+        ),
+        "efficiency": Finding(
+            "; ".join(f"{beside(dense)} against {beside(residual)}" for dense, residual in pairs),
+            "confirmed" if better else "refuted",
+            "our counts; single-crop top-1 errors as published by the DenseNet authors and for fb.resnet.torch, on whose code"
+            " theirs is built",
+        ),
+    }
 
 
 def wide_resnet() -> Findings:
-    text = later("the network is not in the zoo yet; counts, published accuracy and measured time come with it")
-    return {"accuracy": text, "parallel": text}
+    wide, deep = facts.workload("wide_resnet50_2"), facts.workload("resnet152")
+    steps = [facts.longest_path(work) + 1 for work in (wide, deep)]
+    a_step = [work.total().macs // n for work, n in zip((wide, deep), steps, strict=True)]
+    return {
+        "accuracy": Finding(
+            f"{beside('wide_resnet50_2')} against {beside('resnet152')}",
+            "confirmed" if published_error("wide_resnet50_2") < published_error("resnet152") else "refuted",
+            "our counts; single-crop top-1 errors as published by the authors and for fb.resnet.torch",
+        ),
+        "parallel": Finding(
+            f"{units.macs(a_step[0])} in each of {steps[0]} steps against {units.macs(a_step[1])} in each of {steps[1]}",
+            "explained" if a_step[0] > 2 * a_step[1] else "refuted",
+            "at nearly the same MACs the wide network has a third of the layers that must wait for each other; measured times"
+            " come with the benchmarks",
+        ),
+    }
+
+
+# Xie et al. 2016, Table 2: cardinality and width of a path at the complexity of ResNet-50.
+CARDINALITIES = ((1, 64), (2, 40), (4, 24), (8, 14), (32, 4))
 
 
 def resnext() -> Findings:
-    return {"cardinality": later("the network is not in the zoo yet; counts over cardinality at constant MACs come with it")}
+    totals = {}
+    for cardinality, width in CARDINALITIES:
+        widths = tuple(cardinality * width * 2**stage for stage in range(4))
+        changes = {"cardinality": cardinality, "widths": widths, "outputs": (256, 512, 1024, 2048), "stride_in": "3x3"}
+        totals[f"{cardinality}x{width}d"] = facts.workload("resnet50", **changes).total()
+    macs = [t.macs for t in totals.values()]
+    errors = published_error("resnext50_32x4d"), published_error("resnet50")
+    return {
+        "cardinality": Finding(
+            ", ".join(f"{name} {units.macs(t.macs)}" for name, t in totals.items()),
+            "confirmed" if max(macs) < 1.05 * min(macs) and errors[0] < errors[1] else "refuted",
+            f"MACs of 50 layers over cardinality: within {100 * (max(macs) / min(macs) - 1):.1f} %; published single-crop top-1"
+            f" errors: 32x4d {errors[0]} %, ResNet-50 {errors[1]} %",
+        )
+    }
 
 
 def transformer() -> Findings:
-    text = later("the network is not in the zoo yet; shapes, attention maps and attention's MACs over length come with it")
-    return {"shapes": text, "patches": text}
+    base, vit = facts.workload("transformer_base"), facts.workload("vit_b_16")
+    attention = [layer for layer in base.layers if len(layer.loops) == 2]
+    where = [sum(part in layer.module for layer in attention) for part in ("encoder", "decoder")]
+    heads = attention[0].inputs[0].shape
+    patch = next(layer for layer in vit.layers if layer.kind == "conv")
+    tokens = next(layer for layer in vit.layers if len(layer.loops) == 2).inputs[0].shape[-2]
+    share = sum(layer.macs for layer in vit.layers if len(layer.loops) == 2) / vit.total().macs
+    return {
+        "shapes": Finding(
+            f"{where[0]} attentions in the encoder, {where[1]} in the decoder; Q, K, V of {heads[-3]} heads, {heads[-1]} wide",
+            "confirmed" if where == [6, 12] and heads[-3] * heads[-1] == 512 else "refuted",
+            "transformer_base: each decoder layer attends to itself and to the encoder's output",
+        ),
+        "patches": Finding(
+            f"{'x'.join(map(str, patch.loops[0].output))} patches of {'x'.join(map(str, patch.loops[0].filter))}, {tokens}"
+            " tokens",
+            "confirmed" if patch.loops[0].filter == patch.loops[0].stride == (16, 16) and tokens == 197 else "refuted",
+            f"ViT-B/16 on 224x224, the class token included; attention's own two products are {100 * share:.1f} % of its MACs",
+        ),
+    }
 
 
 def utilisations(name: str) -> tuple[list[Layer], list[list[float]]]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from lamina import units
 from lamina.workload import Workload
 
 if TYPE_CHECKING:
@@ -136,11 +137,9 @@ def heatmap(rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequen
 
 
 def human(count: float) -> str:
-    """Three digits and K, M, G or T: 25502912 is 25.5M."""
-    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K")):
-        if abs(count) >= 0.9995 * size:
-            return f"{count / size:.3g}{unit}"
-    return f"{count:.3g}"
+    """Up to three digits and a prefix, as short as a tick label must be: 25502912 is 25.5M."""
+    number, _, prefix = units.si(count).partition(" ")
+    return (number.rstrip("0").rstrip(".") if "." in number else number) + prefix
 
 
 @contextmanager

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-FAMILIES = ("lenet", "alexnet", "vgg", "googlenet", "resnet")  # one file a paper, oldest first
+# One file a paper, oldest first.
+FAMILIES = (
+    "lenet", "alexnet", "overfeat", "vgg", "googlenet", "bn_inception", "inception_v3", "resnet", "inception_v4",
+    "wide_resnet", "densenet", "resnext", "transformer", "vit",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,13 @@ class Paper:
 
 @dataclass(frozen=True)
 class Spec:
-    """One entry of the zoo. `input` is (channels, height, width); the counts are of the network as built by default."""
+    """One entry of the zoo. `input` is (channels, height, width), or of the Transformer (source, target) tokens; the
+    counts are of the network as built by default, for one such input."""
 
     name: str
     family: str
     paper: Paper
-    input: tuple[int, int, int]
+    input: tuple[int, ...]
     parameters: int
     macs: int
     figures: tuple[Mapping[str, Any], ...]  # what papers print: figure, value, protocol, source
@@ -104,6 +109,18 @@ def build(name: str, *, device: "torch.device | str | None" = None, **changes: A
         with torch.no_grad():
             net.init_weights()
     return net
+
+
+def example(name: str, shape: tuple[int, ...] | None = None) -> "tuple[torch.Tensor, ...]":
+    """Inputs of the network on the meta device: pictures of `shape` (batch, channels, height, width), or two sequences of
+    tokens of `shape` (batch, length); by default one of the entry's `input`."""
+    import torch
+
+    entry = spec(name)
+    if entry.family == "transformer":
+        shapes = [(1, length) for length in entry.input] if shape is None else [shape, shape]
+        return tuple(torch.empty(s, dtype=torch.long, device="meta") for s in shapes)
+    return (torch.empty(shape or (1, *entry.input), device="meta"),)
 
 
 def assemble(name: str, **changes: Any) -> Any:

@@ -74,7 +74,7 @@ def _describe(entry: registry.Spec, path: Path) -> WeightFile:
             if row["network"] != entry.name:
                 raise InputError(f"{path} is {row['source']}: its weights are {row['network']}'s, not {entry.name}'s")
             return WeightFile(path.name, path, row.get("image") or default_image(entry), row.get("classes", ""))
-    naming = registry.published()["naming"].get(_naming(entry.family, read_state(path)) or "", {})
+    naming = _naming(entry, read_state(path))
     return WeightFile(
         path.name, path, naming.get("image") or default_image(entry), naming.get("classes", default_classes(entry))
     )
@@ -137,12 +137,13 @@ def read_state(path: Path) -> dict[str, "Tensor"]:
     return {str(key).removeprefix("module."): value for key, value in content.items()}
 
 
-def _naming(family: str, state: Mapping[str, Any]) -> str | None:
-    """The key naming of `published.toml` whose marker the file's keys show."""
-    for name, table in registry.published()["naming"].items():
-        if table["family"] == family and any(re.search(table["marker"], key) for key in state):
-            return name
-    return None
+def _naming(entry: registry.Spec, state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The key naming of `published.toml` whose marker the file's keys show; empty where they are ours."""
+    for table in registry.published()["naming"].values():
+        ours = table["family"] == entry.family and table.get("network", entry.name) == entry.name
+        if ours and any(re.search(table["marker"], key) for key in state):
+            return table
+    return {}
 
 
 def fit(name: str, module: "nn.Module", state: Mapping[str, "Tensor"], source: str) -> None:
@@ -150,11 +151,15 @@ def fit(name: str, module: "nn.Module", state: Mapping[str, "Tensor"], source: s
     import torch
 
     entry = registry.spec(name)
-    naming = _naming(entry.family, state)
-    if naming is not None:
-        rules = registry.published()["naming"][naming]["keys"]
-        state = {rename(key, rules): value for key, value in state.items()}
+    naming = _naming(entry, state)
+    state = {rename(key, naming.get("keys", [])): value for key, value in state.items()}
+    for whole, parts in naming.get("join", {}).items():  # one matrix here, several there
+        for key in [k for k in state if f".{parts[0]}." in k]:
+            pieces = [state.pop(key.replace(parts[0], part)) for part in parts]
+            state[key.replace(parts[0], whole)] = torch.cat(pieces)
     wanted = module.state_dict()
+    if "optional" in naming:  # auxiliary heads, which the network may be built without
+        state = {k: v for k, v in state.items() if k in wanted or not re.search(naming["optional"], k)}
     fresh = {k: torch.zeros((), dtype=torch.long) for k in wanted if k.endswith("num_batches_tracked")}
     state = fresh | dict(state)
     missing = [k for k in wanted if k not in state]
