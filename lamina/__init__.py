@@ -18,12 +18,13 @@ _PUBLIC = {
     "names": ("lamina.zoo.registry", "names"),
     "spec": ("lamina.zoo.registry", "spec"),
     "load": ("lamina.zoo.weights", "load"),
+    "features": ("lamina.zoo.features", "features"),
     "trace": ("lamina.cost.trace", "trace"),
     "run": ("lamina.infer.session", "run"),
     "eval": ("lamina.infer.evaluate", "evaluate"),
     "grow": ("lamina.scale.depth", "grow"),
 }
-__all__ = ["Workload", "build", "eval", "grow", "load", "names", "run", "spec", "trace"]
+__all__ = ["Workload", "build", "eval", "features", "grow", "load", "names", "run", "spec", "trace"]
 
 if TYPE_CHECKING:
     from lamina.cost.trace import trace
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from lamina.infer.session import run
     from lamina.scale.depth import grow
     from lamina.workload import Workload
+    from lamina.zoo.features import features
     from lamina.zoo.registry import build, names, spec
     from lamina.zoo.weights import load
 

@@ -6,7 +6,7 @@ from lamina.cli.output import Json, print_json
 
 
 def show(name: Annotated[str, typer.Argument(help="A name of `lamina list`.")], json: Json = False) -> None:
-    """One network: its paper, counts, published figures, weight files, and where it departs from the paper."""
+    """One network: its paper, stages, counts, published figures, weight files, and where it departs from the paper."""
     from dataclasses import asdict
 
     from lamina.zoo import registry
@@ -16,13 +16,18 @@ def show(name: Annotated[str, typer.Argument(help="A name of `lamina list`.")], 
         print_json(asdict(spec))
         return
     from lamina import units
-    from lamina.report.table import console, table
+    from lamina.cost.trace import trace
+    from lamina.report.table import console, cost, table
 
     paper = spec.paper
     home = f", arXiv {paper.arxiv}" if paper.arxiv else ""
     out = console()
     out.print(f'[bold]{spec.name}[/] ({spec.family}): {paper.authors}, "{paper.title}", {paper.venue}, {paper.year}{home}')
     out.print(f"input {units.shape(spec.input)}; {spec.parameters:,} parameters; {spec.macs:,} MACs\n")
+    work = trace(registry.build(name, device="meta").eval(), *registry.example(name), name=name)
+    stages = work.by("module")
+    one_container = max(group.macs for group in stages.values()) > 0.9 * work.total().macs
+    out.print(cost(work, "module", 2 if one_container else 1))
     if spec.figures:
         rows = [
             (f["figure"], str(f["value"]), f["protocol"], f["source"] + ("" if f["status"] == "verified" else " (from memory)"))

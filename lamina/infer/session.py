@@ -13,6 +13,7 @@ from lamina.data import cifar10, imagenet, mnist
 from lamina.data.image import ImageSpec, prepare
 from lamina.errors import InputError, LaminaError
 from lamina.progress import track
+from lamina.zoo import registry
 from lamina.zoo import weights as weight_files
 
 BATCH = 16  # pictures decoded and run together
@@ -74,6 +75,8 @@ def session(
 ) -> Session:
     """The zoo's network `name` with `weights` (a file or a tag); `image` overrides fields of its image specification."""
     place = find_device(device)
+    if registry.spec(name).family == "transformer":
+        raise InputError(f"{name} takes text, not pictures")
     file = weight_files.find(name, weights)
     module = weight_files.load(name, file, device=device)
     spec = ImageSpec.of({**file.image, **(image or {})})

@@ -123,8 +123,9 @@ class Net(nn.Module):
 
     def __init__(self, config: Config):
         super().__init__()
-        if config.form != "dense" and config.img_size != (32 if config.form == "paper" else 28):
-            raise ValueError(f"{config.form} LeNet takes {32 if config.form == 'paper' else 28}x28 digits only")
+        fixed = {"paper": 32, "caffe": 28}.get(config.form, config.img_size)
+        if config.img_size != fixed:
+            raise ValueError(f"this LeNet takes {fixed}x{fixed} pictures only, not {config.img_size}x{config.img_size}")
         self.config = config
         c1, c3 = config.maps
         side = ((config.img_size - 4) // 2 - 4) // 2

@@ -22,6 +22,8 @@ FAMILIES = (
     "wide_resnet", "densenet", "resnext", "transformer", "vit",
 )  # fmt: skip
 
+HEADLESS = "_headless"
+
 
 @dataclass(frozen=True)
 class Paper:
@@ -97,17 +99,21 @@ def spec(name: str) -> Spec:
 def build(name: str, *, device: "torch.device | str | None" = None, **changes: Any) -> "nn.Module":
     """The network `name`, initialised as its paper says, in training mode.
 
-    `changes` replace fields of its `Config`: `num_classes=10`, `in_channels=1`, ... On the meta device (`device="meta"`
+    `changes` replace fields of its `Config`: `num_classes=10`, `in_channels=1`, ...; `head=None` leaves out the last
+    linear layer, so that the network gives its pooled features. On the meta device (`device="meta"`
     or inside `torch.device("meta")`) nothing is allocated or initialised.
     """
     import torch
 
+    headless = "head" in changes and changes.pop("head") is None
     net = assemble(name, **changes)
     target = torch.device(device) if device is not None else torch.get_default_device()
     if target.type != "meta":
         net.to_empty(device=target)
         with torch.no_grad():
             net.init_weights()
+    if headless:
+        remove_head(name, net)
     return net
 
 
@@ -123,6 +129,24 @@ def example(name: str, shape: tuple[int, ...] | None = None) -> "tuple[torch.Ten
     return (torch.empty(shape or (1, *entry.input), device="meta"),)
 
 
+def is_headless(module: Any) -> bool:
+    """Whether it was built with `head=None`."""
+    return getattr(module, HEADLESS, False)
+
+
+def remove_head(name: str, module: Any) -> None:
+    """Replace the last linear layer, the one to the classes, by the identity."""
+    from torch import nn
+
+    classes = getattr(module.config, "num_classes", None)
+    heads = [path for path, m in module.named_modules() if isinstance(m, nn.Linear) and m.out_features == classes]
+    if not heads:
+        raise InputError(f"{name} has no linear head to leave out")
+    parent, _, attribute = heads[-1].rpartition(".")
+    setattr(module.get_submodule(parent), attribute, nn.Identity())
+    setattr(module, HEADLESS, True)
+
+
 def assemble(name: str, **changes: Any) -> Any:
     """The network on the meta device, without weights."""
     from dataclasses import fields, replace
@@ -131,6 +155,7 @@ def assemble(name: str, **changes: Any) -> Any:
 
     family = import_module(f"lamina.zoo.{spec(name).family}")
     config = family.VARIANTS[name]
+    headless = "head" in changes and changes.pop("head") is None
     known = {f.name for f in fields(config)}
     if unknown := sorted(set(changes) - known):
         raise InputError(f"{name} has no {', '.join(unknown)}; what can be changed: {', '.join(sorted(known))}")
@@ -140,6 +165,9 @@ def assemble(name: str, **changes: Any) -> Any:
             raise InputError(f"{name}: {key} is a positive whole number, not {value!r}")
     try:
         with torch.device("meta"):
-            return family.Net(replace(config, **changes))
+            module = family.Net(replace(config, **changes))
     except (ValueError, RuntimeError) as error:
         raise InputError(f"{name}: {str(error).splitlines()[0]}") from error
+    if headless:
+        remove_head(name, module)
+    return module

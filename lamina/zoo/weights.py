@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+import logging
+import os
 import pickle
 import re
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
@@ -13,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 from lamina.errors import InputError, LaminaError
 from lamina.fetch import cache_dir, download
 from lamina.zoo import registry
+from lamina.zoo.fitting import Report, fit, naming
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+HUB_ID = r"(hf-hub:)?[\w.-]+/[\w.-]+(?<!\.safetensors)(?<!\.pth)(?<!\.pt)(?<!\.th)(?<!\.bin)"  # owner/name, and no file's
 TORCH_SUFFIXES = (".pt", ".pth", ".th", ".bin", ".tar")
-SHOWN = 4  # keys named in an error before it only counts
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class WeightFile:
 
 
 def find(name: str, weights: str | Path | None = None) -> WeightFile:
-    """The weights `weights` of the network `name`: a file, a tag of `lamina show NAME`, or by default the first tag.
+    """The weights `weights` of the network `name`: a file, a tag of `lamina show NAME`, an "owner/name" of the Hugging Face
+    hub, or by default the first tag.
 
     A file's image specification is its own metadata's, else that of the published file with its SHA-256, else that of
     its keys' naming, else that of the network's data set.
@@ -42,6 +47,8 @@ def find(name: str, weights: str | Path | None = None) -> WeightFile:
     entry = registry.spec(name)
     tags = {row["tag"]: row for row in entry.weights if "url" in row or "file" in row}
     path = Path(weights) if weights is not None else None
+    if path is not None and str(weights) not in tags and not path.exists() and re.fullmatch(HUB_ID, str(weights)):
+        return _from_hub(entry, str(weights).removeprefix("hf-hub:"))
     if path is not None and str(weights) not in tags:
         if path.suffix in (".safetensors", *TORCH_SUFFIXES) or path.exists():
             return _describe(entry, path)
@@ -74,10 +81,66 @@ def _describe(entry: registry.Spec, path: Path) -> WeightFile:
             if row["network"] != entry.name:
                 raise InputError(f"{path} is {row['source']}: its weights are {row['network']}'s, not {entry.name}'s")
             return WeightFile(path.name, path, row.get("image") or default_image(entry), row.get("classes", ""))
-    naming = _naming(entry, read_state(path))
-    return WeightFile(
-        path.name, path, naming.get("image") or default_image(entry), naming.get("classes", default_classes(entry))
-    )
+    table = naming(entry, read_state(path))
+    classes = table.get("classes", default_classes(entry))
+    return WeightFile(path.name, path, table.get("image") or default_image(entry), classes)
+
+
+def _from_hub(entry: registry.Spec, repository: str) -> WeightFile:
+    """A hub's weights, through huggingface_hub's cache: what is there already is taken without a question to the hub."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    def get(file: str) -> Path | None:
+        for local in (True, False):
+            if not local and not _hub_answers():
+                return None
+            try:
+                return Path(hf_hub_download(repository, file, local_files_only=local))
+            except (OSError, ValueError):  # all of the library's errors are one of them
+                continue
+        return None
+
+    path = get("model.safetensors") or get("pytorch_model.bin")
+    if path is None:
+        folder = f"{HF_HUB_CACHE}/models--{repository.replace('/', '--')}"
+        raise LaminaError(
+            f"{entry.name}: {repository} is not in {folder} and cannot be fetched: check the name and the network, or give the "
+            "file with --weights FILE"
+        )
+    image = default_image(entry)
+    settings = get("preprocessor_config.json") or get("config.json")
+    if settings is not None:
+        image |= hub_image(json.loads(settings.read_text()))
+    return WeightFile(repository, path, image, default_classes(entry))
+
+
+def _hub_answers() -> bool:
+    """Whether the hub has an address here: without one the library asks for half a minute before it gives up."""
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "HF_ENDPOINT")):
+        return True
+    try:
+        return bool(socket.getaddrinfo("huggingface.co", 443))
+    except OSError:
+        return False
+
+
+def hub_image(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The image specification in a hub's files: transformers' preprocessor_config.json or timm's config.json."""
+    timm = config.get("pretrained_cfg", config)
+    mean, std = config.get("image_mean") or timm.get("mean"), config.get("image_std") or timm.get("std")
+    if not mean or not std:
+        return {}
+    image: dict[str, Any] = {"mean": tuple(mean), "std": tuple(std)}
+    if isinstance(timm.get("input_size"), list):  # timm: the crop is a share of the resized picture
+        side = timm["input_size"][-1]
+        image |= {"size": side, "resize": int(side / timm.get("crop_pct", 0.875))}
+        image["interpolation"] = "bicubic" if timm.get("interpolation") == "bicubic" else "bilinear"
+    elif config.get("size"):  # transformers: ViT's pictures are squashed to their size
+        side = config["size"]["height"] if isinstance(config["size"], dict) else config["size"]
+        image |= {"size": side, "resize": side, "squash": True}
+        image["interpolation"] = "bicubic" if config.get("resample") == 3 else "bilinear"  # Pillow's numbers
+    return image
 
 
 def default_image(entry: registry.Spec) -> dict[str, Any]:
@@ -137,81 +200,23 @@ def read_state(path: Path) -> dict[str, "Tensor"]:
     return {str(key).removeprefix("module."): value for key, value in content.items()}
 
 
-def _naming(entry: registry.Spec, state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The key naming of `published.toml` whose marker the file's keys show; empty where they are ours."""
-    for table in registry.published()["naming"].values():
-        ours = table["family"] == entry.family and table.get("network", entry.name) == entry.name
-        if ours and any(re.search(table["marker"], key) for key in state):
-            return table
-    return {}
-
-
-def fit(name: str, module: "nn.Module", state: Mapping[str, "Tensor"], source: str) -> None:
-    """Load `state` into `module` strictly, after renaming its keys; an error lists what is missing or left over."""
-    import torch
-
-    entry = registry.spec(name)
-    naming = _naming(entry, state)
-    state = {rename(key, naming.get("keys", [])): value for key, value in state.items()}
-    for whole, parts in naming.get("join", {}).items():  # one matrix here, several there
-        for key in [k for k in state if f".{parts[0]}." in k]:
-            pieces = [state.pop(key.replace(parts[0], part)) for part in parts]
-            state[key.replace(parts[0], whole)] = torch.cat(pieces)
-    wanted = module.state_dict()
-    if "optional" in naming:  # auxiliary heads, which the network may be built without
-        state = {k: v for k, v in state.items() if k in wanted or not re.search(naming["optional"], k)}
-    fresh = {k: torch.zeros((), dtype=torch.long) for k in wanted if k.endswith("num_batches_tracked")}
-    state = fresh | dict(state)
-    missing = [k for k in wanted if k not in state]
-    left = [k for k in state if k not in wanted]
-    wrong = [
-        f"{k} ({'x'.join(map(str, state[k].shape))} for {'x'.join(map(str, v.shape))})"
-        for k, v in wanted.items()
-        if k in state and state[k].shape != v.shape
-    ]
-    if missing or left or wrong:
-        parts = [
-            f"{what}: {_some(keys)}"
-            for what, keys in (("missing", missing), ("left over", left), ("of another shape", wrong))
-            if keys
-        ]
-        hint = _who_fits(entry, state)
-        raise InputError(f"{source} does not fit {name}; {'; '.join(parts)}" + (f". It fits {hint}" if hint else ""))
-    module.load_state_dict({k: v.to(wanted[k].dtype) for k, v in state.items()}, strict=True, assign=True)
-
-
-def rename(key: str, rules: list[list[str]]) -> str:
-    for pattern, replacement in rules:
-        key, hits = re.subn(pattern, replacement, key)
-        if hits:
-            break
-    return key
-
-
-def _who_fits(entry: registry.Spec, state: Mapping[str, "Tensor"]) -> str:
-    """The other networks of the family that take exactly these tensors."""
-    shapes = {k: tuple(v.shape) for k, v in state.items()}
-    fitting = []
-    for other in registry.names(entry.family):
-        own = {k: tuple(v.shape) for k, v in registry.assemble(other).state_dict().items()}
-        if {k: s for k, s in own.items() if not k.endswith("num_batches_tracked")} == {
-            k: s for k, s in shapes.items() if not k.endswith("num_batches_tracked")
-        }:
-            fitting.append(other)
-    return " and ".join(fitting)
-
-
-def _some(keys: list[str]) -> str:
-    more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
-    return ", ".join(keys[:SHOWN]) + more
-
-
 def load(name: str, weights: str | Path | WeightFile | None = None, *, device: str = "cpu", **changes: Any) -> "nn.Module":
-    """The network `name` with `weights` (a file or a tag; by default its first published ones), in evaluation mode.
+    """The network `name` with `weights` (a file, a tag or a hub's "owner/name"; by default its first published ones), in
+    evaluation mode.
 
-    `changes` are those of `build`. Raises `InputError` listing the keys that are missing, left over or of another shape.
+    `changes` are those of `build`. With `num_classes`, `in_channels` or `img_size` changed, or `head=None`, the rest of the
+    weights still load, and what was drawn anew or adapted is logged as a warning. Raises `InputError` listing the keys that
+    are missing, left over or of another shape.
     """
+    module, report = load_reported(name, weights, **changes)
+    if report != Report():
+        logging.getLogger("lamina").warning("%s: %s", name, report)
+    return module.to(device)
+
+
+def load_reported(name: str, weights: str | Path | WeightFile | None = None, **changes: Any) -> "tuple[nn.Module, Report]":
+    """`load`, and what of the network is not the file's own."""
     file = weights if isinstance(weights, WeightFile) else find(name, weights)
     module = registry.assemble(name, **changes)
-    fit(name, module, read_state(file.path), str(file.path))
-    return module.to(device).eval()
+    report = fit(name, module, read_state(file.path), str(file.path))
+    return module.eval(), report
