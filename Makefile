@@ -4,10 +4,11 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
+PARITY := .parity
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format build
+.PHONY: help demo test lint format build parity
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -36,6 +37,9 @@ format: $(VENV)/dev.stamp ## mend style and format
 build: $(VENV)/dev.stamp ## build the wheel and the source archive into dist/
 	$(BIN)/python -m build
 
+parity: $(PARITY)/parity.stamp ## compare with torchvision, timm and transformers, in .parity (another torch, 6 GB)
+	$(PARITY)/bin/python benchmarks/parity.py
+
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Lamina needs Python 3.11 or later: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
@@ -52,3 +56,10 @@ $(VENV)/core.stamp: pyproject.toml constraints.txt $(VENV)/torch.stamp
 $(VENV)/dev.stamp: pyproject.toml constraints.txt $(VENV)/torch.stamp
 	$(INSTALL) -e '.[dev]'
 	@touch $(VENV)/core.stamp $@
+
+# Those libraries need another torch than the tested one, so the constraints do not hold here.
+$(PARITY)/parity.stamp: Makefile pyproject.toml
+	$(PYTHON) -m venv $(PARITY)
+	$(PARITY)/bin/python -m pip install --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
+		torch==2.14.1 torchvision==0.29.1 timm==1.0.31 transformers==5.23.0 sentencepiece==0.2.3 -e .
+	@touch $@

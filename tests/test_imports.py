@@ -49,7 +49,9 @@ TABLE = {
     "lamina.cost.onnx_graph": Row(third=("onnx", "numpy")),
     "lamina.infer": Row(lamina=("lamina.zoo", "lamina.data"), third=("torch",)),
     "lamina.infer.engines": Row(lamina=("lamina.zoo", "lamina.data"), third=("torch",), lazy=("onnxruntime", "openvino")),
-    "lamina.infer.export": Row(lamina=("lamina.zoo", "lamina.data"), third=("torch",), lazy=("onnx", "onnxscript", "onnxruntime")),
+    "lamina.infer.export": Row(
+        lamina=("lamina.zoo", "lamina.data"), third=("torch",), lazy=("onnx", "onnxscript", "onnxruntime")
+    ),
     "lamina.infer.bench": Row(
         lamina=("lamina.zoo", "lamina.data", "lamina.cost", "lamina.hardware.roofline"), third=("torch",)
     ),
