@@ -86,8 +86,7 @@ PAIRS = [
     *(Pair("torchvision", f"resnext101_{n}", f"resnext101_{n}") for n in ("32x8d", "64x4d")),
     *(Pair("torchvision", f"wide_resnet{n}_2", f"wide_resnet{n}_2", gradient=n == 50) for n in (50, 101)),
     *(Pair("torchvision", f"densenet{n}", f"densenet{n}", gradient=n == 121) for n in (121, 161, 169, 201)),
-    Pair("torchvision", "vit_b_16", "vit_b_16", 224, gradient=True),
-    *(Pair("torchvision", f"vit_{n}", f"vit_{n}", 224) for n in ("b_32", "l_16", "l_32", "h_14")),
+    *(Pair("torchvision", f"vit_{n}", f"vit_{n}", 224, gradient=n == "b_32") for n in ("b_16", "b_32", "l_16", "l_32", "h_14")),
     Pair("timm", "resnet50", "resnet50_v1_5"),
     Pair("timm", "resnext50_32x4d", "resnext50_32x4d"),
     Pair("timm", "resnext101_32x4d", "resnext101_32x4d"),
@@ -100,9 +99,9 @@ PAIRS = [
     Pair("timm", "vit_base_patch8_224", "vit_b_8", 224, {"depth": 4}, {"depth": 4}, note=", 4 blocks"),
     Pair("timm", "vit_base_patch16_224", "vit_b_16", 224),
     Pair("timm", "vit_large_patch14_224", "vit_l_14", 224, {"depth": 4}, {"depth": 4}, note=", 4 blocks"),
-    Pair("timm", "vit_large_patch16_224", "vit_l_16", 224),
-    hf_vit("vit_b_16"),
-    hf_vit("vit_b_16", ", old keys", OLD_VIT),
+    Pair("timm", "vit_large_patch16_224", "vit_l_16", 224, {"depth": 4}, {"depth": 4}, note=", 4 blocks"),
+    hf_vit("vit_b_32"),
+    hf_vit("vit_b_32", ", old keys", OLD_VIT),
     Pair("transformers", "MarianMTModel", "transformer_base", 0, MARIAN, OUR_MARIAN, gradient=True),
     Pair("transformers", "MarianMTModel", "transformer_base", 0, UNTIED, OUR_UNTIED, True, ", untied"),
 ]
@@ -110,14 +109,17 @@ PAIRS = [
 
 def build(pair: Pair) -> Any:
     """Their network, with random weights."""
-    if pair.source == "torchvision":
-        net = torchvision.models.get_model(pair.theirs, weights=None, **pair.options)
-    elif pair.source == "timm":
-        net = timm.create_model(pair.theirs, **pair.options)
-    elif pair.theirs == "MarianMTModel":
+    if pair.theirs == "MarianMTModel":
         net = transformers.MarianMTModel(transformers.MarianConfig(**pair.options, dropout=0.0))
-    else:
+    elif pair.source == "transformers":
         net = transformers.ViTForImageClassification(transformers.ViTConfig(**pair.options))
+    else:
+        create = timm.create_model if pair.source == "timm" else torchvision.models.get_model
+        with torch.device("meta"):  # without an initialisation, which takes longer than all the rest
+            net = create(pair.theirs, **pair.options)
+        net.to_empty(device="cpu")
+        for m in batch_norms(net):
+            m.reset_running_stats()
     for name, p in net.named_parameters():
         if p.dim() in (2, 4) and p.requires_grad:  # He's rule, so that no signal fades
             p.data.normal_(std=math.sqrt(2 / p[0].numel()))
@@ -131,6 +133,10 @@ def build(pair: Pair) -> Any:
             layer.encoder_attn.out_proj.weight.data.mul_(0.1)  # else generated sequences are one token repeated
             layer.fc2.weight.data.mul_(4)
     return net
+
+
+def batch_norms(net: nn.Module) -> list[nn.BatchNorm2d]:
+    return [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
 
 
 def questions(pair: Pair) -> tuple[tuple, tuple]:
@@ -162,7 +168,7 @@ def fit(pair: Pair, state: Mapping[str, Tensor]) -> Any:
 
 def settle(net: nn.Module, arguments: tuple) -> None:
     """Set the running statistics to those of one batch."""
-    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    norms = batch_norms(net)
     momenta = [m.momentum for m in norms]
     for m in norms:
         m.momentum = 1.0

@@ -255,7 +255,9 @@ def test_optional_inputs(tmp_path: Path) -> None:
     net = small("transformer_untied")
     source, target, _, padding = example(net.config, 2, masked=True)
     file = export.export_onnx(net, (source, target, None, padding), tmp_path / "net.onnx")
-    assert [value.name for value in onnx.load(file).graph.input] == ["source", "target", "target_padding"]
+    model = onnx.load(file)
+    assert [value.name for value in model.graph.input] == ["source", "target", "target_padding"]
+    assert model.opset_import[0].version == export.OPSET
     assert export.check_onnx(file, net, (source[:1], target[:1], None, padding[:1])) < TOLERANCE
 
 

@@ -27,17 +27,18 @@ def export_onnx(
     path: str | Path,
     *,
     dynamic_batch: bool = True,
-    opset: int = OPSET,
+    opset: int | None = None,
 ) -> Path:
     """Write `module`, as it is in evaluation mode, to the ONNX file `path`; what was there is replaced.
 
     `inputs` are the positional arguments of one call, with None for optional ones that are left out. Of each only shape and
     type count: they may be on the meta device, as `zoo.registry.example` gives them. With `dynamic_batch` the first axis of
     all inputs is one free batch size, else every size is fixed; all other axes are fixed either way. `opset` is the version
-    of ONNX's operators.
+    of ONNX's operators, by default 20.
 
-    Inputs are named as the arguments of `module.forward`, the (first) output "output". Weights that one file cannot hold
-    (it has at most 2 GB) go to `path`.data beside it. The file appears whole or not at all. A `LaminaError` says in one line what cannot be exported or written.
+    Inputs are named as the arguments of `module.forward`, the (first) output "output". Weights that one file cannot hold (it
+    has at most 2 GB) go to `path`.data beside it. The file appears whole or not at all. A `LaminaError` says in one line what
+    cannot be exported or written.
     """
     path = Path(path)
     with beside(path) as folder:
@@ -47,11 +48,11 @@ def export_onnx(
 
 
 def convert(
-    module: nn.Module, inputs: Sequence[Tensor | None], *, dynamic_batch: bool = True, opset: int = OPSET
+    module: nn.Module, inputs: Sequence[Tensor | None], *, dynamic_batch: bool = True, opset: int | None = None
 ) -> torch.onnx.ONNXProgram:
     """What `export_onnx` writes, with the program of `torch.export` that it was made from (its `exported_program`)."""
     require("onnx", "onnxscript")
-    name = type(module).__name__
+    name, opset = type(module).__name__, OPSET if opset is None else opset
     arguments = example(module, inputs, dynamic_batch)
     absent = next((i for i, x in enumerate(arguments) if x is None), len(arguments))  # the exporter takes no None
     names = list(inspect.signature(module.forward).parameters)
@@ -151,6 +152,8 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     from onnxscript import opset18  # pyright: ignore[reportMissingImports]
     from onnxscript.function_libs.torch_lib.ops import nn as library  # pyright: ignore[reportMissingImports]
 
+    op: Any = opset18  # its types are those of a script being compiled
+
     def pool(average: Callable[..., Any], rank: int) -> Callable[..., Any]:
         def translated(
             self: Any,
@@ -166,7 +169,6 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
             if ceil_mode:  # nobody says what ONNX divides by where a window sticks out
                 raise NotImplementedError("average pooling with both ceil_mode and divisor_override")
             size = math.prod(kernel_size) if len(kernel_size) > 1 else kernel_size[0] ** rank
-            op: Any = opset18  # its types are those of a script being compiled
             mean = average(self, kernel_size, stride, padding, False, True)
             return op.Mul(mean, op.CastLike(op.Constant(value_float=size / divisor_override), mean))
 
