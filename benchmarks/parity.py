@@ -188,8 +188,8 @@ def logits(answer: Any) -> tuple[Tensor, ...]:
 
 
 def difference(theirs: Iterable[Tensor], ours: Iterable[Tensor]) -> float:
-    """The largest difference over the largest magnitude, of the tensor where it is worst."""
-    return max(((a - b).abs().max() / a.abs().max()).item() for a, b in zip(theirs, ours, strict=True))
+    """The largest difference over the largest magnitude, of the tensor where it is worst; not a number if any is not."""
+    return torch.stack([(a - b).abs().max() / a.abs().max() for a, b in zip(theirs, ours, strict=True)]).max().item()
 
 
 def measure(pair: Pair) -> tuple[float, float, float | None, Any, Any]:
@@ -213,10 +213,9 @@ def measure(pair: Pair) -> tuple[float, float, float | None, Any, Any]:
     evaluation = difference(expected, given)
     with torch.set_grad_enabled(pair.gradient):
         expected, given = logits(theirs.train()(*asked)), logits(ours.train()(*asked_ours))
-    training = difference(expected, given)
     after = fit(pair, theirs.state_dict()).state_dict()
-    if statistics := {key: value for key, value in ours.named_buffers() if "running" in key}:
-        training = max(training, difference((after[key] for key in statistics), statistics.values()))
+    statistics = {key: value for key, value in ours.named_buffers() if "running" in key}
+    training = difference([*expected, *(after[key] for key in statistics)], [*given, *statistics.values()])
     if not pair.gradient:
         return evaluation, training, None, theirs, ours
     losses = [torch.randn_like(x) for x in expected]
@@ -225,8 +224,8 @@ def measure(pair: Pair) -> tuple[float, float, float | None, Any, Any]:
     state = theirs.state_dict(keep_vars=True)
     slopes = fit(pair, {key: value.detach() if value.grad is None else value.grad for key, value in state.items()}).state_dict()
     parameters = dict(ours.named_parameters())
-    largest = max(slopes[key].abs().max() for key in parameters)
-    gradient = max((slopes[key] - p.grad).abs().max() / largest for key, p in parameters.items()).item()
+    slopes = torch.cat([slopes[key].flatten() for key in parameters])
+    gradient = difference([slopes], [torch.cat([p.grad.flatten() for p in parameters.values()])])
     return evaluation, training, gradient, theirs, ours
 
 
@@ -264,15 +263,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", metavar="SUBSTRING", help="the lines that have this in a name")
     only = parser.parse_args().only
+    pairs = [pair for pair in PAIRS if only in f"{pair.source} {pair.theirs}{pair.note} {pair.ours}"]
+    if not pairs:
+        parser.error(f"no line has {only!r} in a name")
     transformers.logging.set_verbosity_error()
     libraries = (torch, torchvision, timm, transformers)
     print(", ".join(f"{library.__name__} {library.__version__}" for library in libraries), f"- bound {BOUND:g}")
     line = "{:<13}{:<36}{:<17}{:>9}{:>9}{:>9}  {}".format
     print(line("source", "theirs", "ours", "eval", "train", "gradient", ""))
     failed, start = 0, time.perf_counter()
-    for pair in PAIRS:
-        if only not in f"{pair.source} {pair.theirs} {pair.ours}":
-            continue
+    for pair in pairs:
         evaluation, training, gradient, theirs, ours = measure(pair)
         rows = [(pair.theirs + pair.note, evaluation, training, gradient)]
         if pair.theirs == "MarianMTModel":

@@ -205,6 +205,14 @@ def test_another_number_of_classes(tmp_path, caplog):
     assert "re-initialised: fc.weight, fc.bias" in caplog.text
 
 
+def test_a_changed_network_s_own_file_loads(tmp_path):
+    for name, changes in (("resnet20_cifar", {"num_classes": 7}), ("vit_ti_16", {"img_size": 32, "in_channels": 1})):
+        net = saved(name, tmp_path / "own.safetensors", **changes)
+        loaded, report = weights.load_reported(name, tmp_path / "own.safetensors", **changes)
+        assert report == fitting.Report()
+        assert all(torch.equal(v, loaded.state_dict()[k]) for k, v in net.state_dict().items())
+
+
 @pytest.mark.parametrize("channels", [1, 2, 4, 6])
 def test_other_input_channels(tmp_path, channels):
     net = saved("resnet20_cifar", tmp_path / "n.safetensors")

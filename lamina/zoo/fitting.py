@@ -1,7 +1,7 @@
 """Fitting the tensors of a weight file to a network: other people's names, other numbers of classes, channels, pixels.
 
 The names are tables of `published.toml`: `keys` renames (the first rule that fits a key alone), `join` concatenates what is
-one matrix here, `optional` are keys that may be left over.
+one matrix here, `flatten` drops axes of size one, `optional` are keys that may be left over.
 """
 
 import re
@@ -44,17 +44,20 @@ def naming(entry: registry.Spec, state: Mapping[str, Any]) -> Mapping[str, Any]:
 def fit(name: str, module: "nn.Module", state: Mapping[str, "Tensor"], source: str) -> Report:
     """Load `state` into `module`, a form of the network `name`, in place.
 
-    The state must be whole for the network without the changes of `ADAPTABLE`; an `InputError` lists what is missing, left
-    over or of another shape. Where `num_classes`, `in_channels` or `img_size` were changed, convolutions over the picture
-    are adapted (summed for one channel, else repeated and scaled), position embeddings are resized, and what else depends
-    on the change is drawn anew by torch's default rule.
+    The state must be whole for the module, or for the network without the changes of `ADAPTABLE`; an `InputError` lists what
+    is missing, left over or of another shape. Where `num_classes`, `in_channels` or `img_size` were changed, convolutions
+    over the picture are adapted (summed for one channel, else repeated and scaled), position embeddings are resized, and what
+    else depends on the change is drawn anew by torch's default rule.
     """
     import torch
 
     entry = registry.spec(name)
     wanted = module.state_dict()
     state = translate(naming(entry, state), state, wanted)
-    base = _base_shapes(entry, module, wanted)
+    own = {k: tuple(v.shape) for k, v in wanted.items()}
+    given = {k: tuple(v.shape) for k, v in state.items()}
+    whole = {k: s for k, s in own.items() if k in given or not k.endswith("num_batches_tracked")} == given
+    base = own if whole else _base_shapes(entry, module, wanted)  # a changed network's own file is whole as it is
     state = {k: torch.zeros((), dtype=torch.long) for k in base if k.endswith("num_batches_tracked")} | state
     _check(entry, state, base, source)
     adapted: list[str] = []
@@ -81,6 +84,7 @@ def translate(table: Mapping[str, Any], state: Mapping[str, "Tensor"], wanted: M
         for key in [k for k in state if f".{parts[0]}." in k]:
             pieces = [state.pop(key.replace(parts[0], part)) for part in parts]
             state[key.replace(parts[0], whole)] = torch.cat(pieces)
+    state |= {key: state[key].flatten() for key in table.get("flatten", []) if key in state}
     if "optional" in table:  # auxiliary heads, which the network may be built without
         state = {k: v for k, v in state.items() if k in wanted or not re.search(table["optional"], k)}
     return state

@@ -79,9 +79,10 @@ class AuxHead(nn.Module):
 
     def __init__(self, config: Config, channels: int):
         super().__init__()
-        self.pool = nn.AvgPool2d(5, stride=3)
+        # torchvision's form pools to 4x4 by other, adaptive windows; the counts are the same
+        self.pool = nn.AdaptiveAvgPool2d(4) if config.batch_norm else nn.AvgPool2d(5, stride=3)
         self.conv = Conv(config.batch_norm, channels, 128, 1)
-        side = (config.img_size // 16 - 5) // 3 + 1
+        side = 4 if config.batch_norm else (config.img_size // 16 - 5) // 3 + 1
         self.fc1 = nn.Linear(128 * side * side, 1024)
         self.relu = nn.ReLU(inplace=True)
         self.drop = nn.Dropout(config.aux_dropout)
