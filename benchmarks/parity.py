@@ -159,8 +159,6 @@ def fit(pair: Pair, state: Mapping[str, Tensor]) -> Any:
     """Our network with the tensors of a state dict of theirs."""
     for new, old in pair.keys:
         state = {re.sub(new, old, key): value for key, value in state.items()}
-    if "final_logits_bias" in state:  # (1, V)
-        state = {**state, "final_logits_bias": state["final_logits_bias"].flatten()}
     net = registry.assemble(pair.ours, **pair.changes)
     weights.fit(pair.ours, net, state, pair.source)
     return net
