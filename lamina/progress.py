@@ -36,3 +36,38 @@ def track(
     finally:
         if shown:
             bar.stop()
+
+
+class Meter:
+    """A bar for work that counts its own steps, with a text of the last one. With `quiet`, or on no terminal, nothing."""
+
+    def __init__(self, total: int, label: str, done: int = 0, quiet: bool = False):
+        self.bar = None
+        if quiet or not sys.stderr.isatty():
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn(label),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[text]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        self.task = self.bar.add_task(label, total=total, completed=done, text="")
+
+    def __enter__(self) -> "Meter":
+        if self.bar is not None:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def advance(self, text: str) -> None:
+        if self.bar is not None:
+            self.bar.update(self.task, advance=1, text=text)

@@ -57,7 +57,7 @@ def test_cifar10(home):
     assert x.shape == (2, 3, 32, 32) and y.tolist() == [6, 6]
     assert x[0, 1, 0, :3].tolist() == [0, 1, 2]  # green begins behind 1,024 bytes of red
     (home / "cifar10" / "test_batch.bin").write_bytes(record[:-1])
-    with pytest.raises(LaminaError, match="no whole CIFAR-10 batch"):
+    with pytest.raises(LaminaError, match="no whole CIFAR batch"):
         cifar10.load("test")
 
 

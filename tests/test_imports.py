@@ -52,6 +52,7 @@ TABLE = {
     "lamina.infer.export": Row(
         lamina=("lamina.zoo", "lamina.data"), third=("torch",), lazy=("onnx", "onnxscript", "onnxruntime")
     ),
+    "lamina.infer.translate": Row(lamina=("lamina.zoo", "lamina.data"), third=("torch",), lazy=("sacrebleu",)),
     "lamina.infer.bench": Row(
         lamina=("lamina.zoo", "lamina.data", "lamina.cost", "lamina.hardware.roofline"), third=("torch",)
     ),

@@ -16,7 +16,7 @@ from lamina.workload import Workload
 from lamina.zoo import transformer
 
 LEDGER = json.loads(Path(__file__).with_name("counts_transformers.json").read_text())
-REFERENCE = {name: LEDGER["networks"][name] for name in transformer.VARIANTS}
+REFERENCE = {name: LEDGER["networks"][name] for name in ("transformer_base", "transformer_big")}
 OTHERS = [(name, key) for name in REFERENCE for key in REFERENCE[name]["other_configurations"]]
 SMALL = transformer.Config(2, 2, d_model=16, d_ff=24, n_heads=4, vocabulary=11, dropout=0.0, max_length=20)
 FORMS = {
@@ -106,6 +106,18 @@ def test_marian_count():
     expected = LEDGER["marian"]["opus_mt_en_de"]
     assert transformer.MARIAN.vocabulary == expected["vocabulary"]
     assert sum(p.numel() for k, p in net.named_parameters() if k != "output_bias") == expected["parameters"]
+
+
+def test_transformer_de_en_count():
+    # ours: 3 + 3 layers, d_model 192, d_ff 768, a vocabulary of 4,000, norms before the sub-layers and behind each stack
+    d, d_ff, length = 192, 768, 128
+    attention, feed_forward = 4 * d * d, 2 * d * d_ff
+    work = counts(traced(transformer.VARIANTS["transformer_de_en"]))
+    assert work["norm"] == (3 * 2 + 3 * 3 + 2) * 2 * d
+    assert work["biases"] == 6 * (d_ff + d)
+    assert work["weights"] == 4000 * d + 3 * (attention + feed_forward) + 3 * (2 * attention + feed_forward)
+    assert work["attention_macs"] == (3 + 3 + 3) * 2 * length * length * d
+    assert work["fc_macs"] == length * (3 * (attention + feed_forward) + 3 * (2 * attention + feed_forward) + 4000 * d)
 
 
 def test_masks_are_traced():

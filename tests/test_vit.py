@@ -73,24 +73,30 @@ def test_other_configurations(name, key):
     assert counts(traced(replace(vit.VARIANTS[name], **changes))) == REFERENCE[name]["other_configurations"][key]
 
 
-def test_vit_l_14_counts():
-    # Dosovitskiy et al. 2020, Table 1, Large: 24 layers, D = 1024, MLP 4096; 224 / 14 = 16 patches a side and a class token
-    d, mlp, depth, patches = 1024, 4096, 24, 16 * 16
-    tokens = patches + 1
+@pytest.mark.parametrize(
+    ("name", "d", "mlp", "depth", "patches", "pixels", "classes"),
+    [
+        # Dosovitskiy et al. 2020, Table 1, Large: 24 layers, D = 1024, MLP 4096; 224 / 14 = 16 patches a side
+        ("vit_l_14", 1024, 4096, 24, 16 * 16, 3 * 14 * 14, 1000),
+        ("vit_mnist", 64, 128, 6, 7 * 7, 4 * 4, 10),  # ours: 28 / 4 = 7 patches a side, grey
+    ],
+)
+def test_counts_by_hand(name, d, mlp, depth, patches, pixels, classes):
+    tokens = patches + 1  # the class token
     block = 3 * d * d + d * d + 2 * d * mlp  # queries, keys, values; output; the two of the MLP
-    biases = depth * (3 * d + d + mlp + d) + d + 1000
-    work = counts(traced(vit.VARIANTS["vit_l_14"]))
+    biases = depth * (3 * d + d + mlp + d) + d + classes
+    work = counts(traced(vit.VARIANTS[name]))
     assert work["norm"] == (2 * depth + 1) * 2 * d
     assert work["biases"] == biases
-    assert work["weights"] == 3 * 14 * 14 * d + d + tokens * d + depth * block + d * 1000
+    assert work["weights"] == pixels * d + d + tokens * d + depth * block + d * classes
     assert work["parameters"] == work["weights"] + work["biases"] + work["norm"]
-    assert work["conv_macs"] == patches * 3 * 14 * 14 * d
+    assert work["conv_macs"] == patches * pixels * d
     assert work["attention_macs"] == depth * 2 * tokens * tokens * d
-    assert work["fc_macs"] == depth * tokens * block + d * 1000
+    assert work["fc_macs"] == depth * tokens * block + d * classes
 
 
 def test_every_name_is_counted():
-    assert set(vit.VARIANTS) - set(REFERENCE) == {"vit_l_14"}
+    assert set(vit.VARIANTS) - set(REFERENCE) == {"vit_l_14", "vit_mnist"}
     assert {name for name in REFERENCE if name.startswith("vit")} <= set(vit.VARIANTS)
 
 

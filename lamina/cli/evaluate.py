@@ -12,7 +12,8 @@ def evaluate(
         typer.Option(
             "--data",
             metavar="NAME|FOLDER",
-            help="mnist, cifar10, or a folder of pictures: one folder a class, or files named INDEX_*.",
+            help="mnist, fashion_mnist, cifar10, cifar100, or a folder of pictures (one folder a class, or files named "
+            "INDEX_*); tatoeba or multi30k.",
         ),
     ],
     weights: Weights = None,
@@ -21,7 +22,7 @@ def evaluate(
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
-    """Top-1 and top-5 accuracy on labelled pictures: a data set's test split or a folder."""
+    """Top-1 and top-5 accuracy on labelled pictures (a data set's test split or a folder), or BLEU on a corpus."""
     from lamina.infer.evaluate import evaluate as measure
     from lamina.infer.session import parse_image
 
@@ -29,5 +30,9 @@ def evaluate(
     if json:
         print_json(result)
     else:
-        print(f"{model} with {result['weights']} on {data} ({result['count']:,} pictures; {result['protocol']})")
-        print(f"  top-1 {result['top1']:.2f} %   top-5 {result['top5']:.2f} %")
+        things = "sentences" if "bleu" in result else "pictures"
+        print(f"{model} with {result['weights']} on {data} ({result['count']:,} {things}; {result['protocol']})")
+        if "bleu" in result:
+            print(f"  BLEU {result['bleu']:.2f} with beam 5, {result['bleu_greedy']:.2f} greedy")
+        else:
+            print(f"  top-1 {result['top1']:.2f} %   top-5 {result['top5']:.2f} %")

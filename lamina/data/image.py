@@ -1,5 +1,6 @@
 """Decoding pictures safely, and turning them into what a network expects."""
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -120,3 +121,28 @@ def from_pixels(pixels: Tensor, spec: ImageSpec) -> Tensor:
     mean = x.new_tensor(spec.mean)[:, None, None]
     std = x.new_tensor(spec.std)[:, None, None]
     return (x / spec.scale - mean) / std
+
+
+def random_crop(
+    path: str | Path, spec: ImageSpec, random: torch.Generator, area: tuple[float, float] | None, flip: bool
+) -> Tensor:
+    """A training view of the picture at `path`: a crop of a random share of its area, within `area`, and of a random shape
+    between 3:4 and 4:3, resized to what the network takes; mirrored half of the time with `flip`. (C, size, size), float32.
+
+    Szegedy et al. 2014, section 6, for `area` (0.08, 1). Without `area` the crop is `prepare`'s.
+    """
+    if area is None:
+        x = prepare(path, spec)
+    else:
+        image = decode(path, spec.channels)
+        width, height = image.size
+        share, shape, left, top = torch.rand(4, generator=random).tolist()
+        pixels = (area[0] + (area[1] - area[0]) * share) * width * height
+        ratio = math.exp(math.log(3 / 4) + math.log(16 / 9) * shape)  # 3/4 to 4/3, as likely wide as high
+        w, h = min(width, round(math.sqrt(pixels * ratio)) or 1), min(height, round(math.sqrt(pixels / ratio)) or 1)
+        x0, y0 = round(left * (width - w)), round(top * (height - h))
+        filter = Image.Resampling.BICUBIC if spec.interpolation == "bicubic" else Image.Resampling.BILINEAR
+        image = image.resize((spec.inner, spec.inner), filter, box=(x0, y0, x0 + w, y0 + h))
+        pixels = torch.from_numpy(np.array(image)).reshape(spec.inner, spec.inner, -1).permute(2, 0, 1)
+        x = from_pixels(pixels[None], spec)[0]
+    return x.flip(-1) if flip and torch.rand((), generator=random) < 0.5 else x

@@ -1,6 +1,8 @@
 """MNIST: 60,000 and 10,000 handwritten digits, 28x28. LeCun, Cortes, Burges; usually given as CC BY-SA 3.0."""
 
 import struct
+from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -18,17 +20,21 @@ SHA256 = {  # of the .gz files
 CLASSES = tuple("0123456789")
 
 
-def load(split: str = "test") -> tuple[Tensor, Tensor]:
-    """The images (N, 1, 28, 28), uint8, ink 255, and the labels (N,), int64, of the split "train" or "test"."""
+def load(
+    split: str = "test", name: str = "mnist", home: str = HOME, sha256: Mapping[str, str] = SHA256
+) -> tuple[Tensor, Tensor]:
+    """The images (N, 1, 28, 28), uint8, ink 255, and the labels (N,), int64, of the split "train" or "test"; `name` is
+    another set in the same format."""
     prefix = {"train": "train", "test": "t10k"}[split]
-    images = _idx(f"{prefix}-images-idx3-ubyte")
-    labels = _idx(f"{prefix}-labels-idx1-ubyte")
+    images, labels = (
+        _idx(obtain(name, file, f"{home}{file}.gz", sha256[file]))
+        for file in (f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte")
+    )
     return images[:, None], labels.long()
 
 
-def _idx(file: str) -> Tensor:
+def _idx(path: Path) -> Tensor:
     """An idx file: two zero bytes, the type (8 is unsigned byte), the number of axes, their sizes, the data."""
-    path = obtain("mnist", file, HOME + file + ".gz", SHA256[file])
     data = read(path)
     axes = data[3] if data[:3] == b"\0\0\x08" and len(data) > 4 else 0
     start = 4 + 4 * axes

@@ -9,13 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lamina.data import cifar10, folder, mnist
+from lamina.data import cifar10, cifar100, fashion_mnist, folder, mnist
 from lamina.data.image import from_pixels, prepare
 from lamina.errors import InputError
 from lamina.infer.session import Session, session
 from lamina.progress import track
+from lamina.zoo import registry
 
-DATASETS = {"mnist": mnist.load, "cifar10": cifar10.load}
+DATASETS = {"mnist": mnist.load, "fashion_mnist": fashion_mnist.load, "cifar10": cifar10.load, "cifar100": cifar100.load}
+CORPORA = ("tatoeba", "multi30k")
 
 
 def evaluate(
@@ -27,12 +29,18 @@ def evaluate(
     device: str = "cpu",
     batch: int = 100,
 ) -> dict[str, Any]:
-    """{"model", "weights", "data", "protocol", "count", "top1", "top5"} on a data set's test split or a folder of pictures.
-
-    One centre crop a picture; percent, rounded to four places.
+    """{"model", "weights", "data", "protocol", "count", "top1", "top5"} on a data set's test split or a folder of pictures:
+    one centre crop a picture; percent, rounded to four places. A Transformer's, on a corpus, has "bleu" (beam 5) and
+    "bleu_greedy" in place of the last two.
     """
+    if registry.spec(name).family == "transformer":
+        from lamina.infer.translate import bleu
+
+        return bleu(name, data, weights, device=device)
     if batch < 1:
         raise InputError(f"--batch is a positive number, not {batch}")
+    if str(data) in CORPORA:
+        raise InputError(f"{name} takes pictures, and {data} holds sentences: the Transformers take them")
     if str(data) not in DATASETS and not os.path.exists(data):
         raise InputError(f"{data}: no such folder, nor one of the data sets {', '.join(DATASETS)}")
     net = session(name, weights, image=image, device=device)

@@ -1,115 +1,381 @@
-"""The seed of `lamina train`: one process, pictures in memory. Run a recipe with
+"""The loop: plain torch, on one process or many, from a recipe to weights.
 
-python -m lamina.train.loop lenet5_mnist --out lenet5_mnist.safetensors
+Everything that a step does is decided by the recipe, the step's number and the generators' states: a run that is resumed goes
+on as if it had never stopped, to the bit, and any number of processes draws the same batches.
 """
 
-import argparse
+import contextlib
 import json
 import math
+import os
+import signal
 import time
-import tomllib
-from importlib.resources import files
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.distributed.tensor import DTensor, distribute_tensor
 
-from lamina.data import mnist
-from lamina.data.image import ImageSpec, from_pixels
+from lamina.errors import LaminaError
+from lamina.progress import Meter
+from lamina.train import checkpoint, optim
+from lamina.train.recipe import Recipe, dump
+from lamina.train.tasks import IGNORED, Batch, Task, loss
 
+METRICS, CONFIG, WEIGHTS, CHECKPOINTS = "metrics.jsonl", "config.toml", "weights.safetensors", "checkpoints"
 
-def shifted(pixels: Tensor, most: int, generator: torch.Generator) -> Tensor:
-    """Each picture of (B, C, H, W) moved by -most..most pixels along both axes; zeros come in."""
-    B, C, H, W = pixels.shape
-    padded = F.pad(pixels, [most] * 4)
-    dy, dx = torch.randint(0, 2 * most + 1, (2, B, 1), generator=generator)
-    rows = (dy + torch.arange(H))[:, None, :, None].expand(B, C, H, W)
-    columns = (dx + torch.arange(W))[:, None, None, :].expand(B, C, H, W)
-    sample = torch.arange(B)[:, None, None, None].expand(B, C, H, W)
-    channel = torch.arange(C)[None, :, None, None].expand(B, C, H, W)
-    return padded[sample, channel, rows, columns]
+CPU = torch.device("cpu")
 
 
-@torch.no_grad()
-def accuracy(module: nn.Module, pixels: Tensor, labels: Tensor, spec: ImageSpec) -> float:
-    """Percent of pictures whose largest score is their label's."""
-    module.eval()
-    right = sum(
-        int((module(from_pixels(p, spec)).argmax(1) == y).sum())
-        for p, y in zip(pixels.split(1000), labels.split(1000), strict=True)
-    )
-    return 100 * right / len(labels)
+class Interrupted(LaminaError):
+    """A signal asked the run to stop; its checkpoint is written."""
 
 
-def train(module: nn.Module, recipe: dict[str, Any], pixels: Tensor, labels: Tensor, validation: int) -> dict[str, float]:
-    """Train `module` in place on all but the `validation` pictures of a seeded split; the last metrics.
+@dataclass(frozen=True)
+class World:
+    """The processes that share a run; `torch.distributed.run` tells each of them its place."""
 
-    The epochs are the recipe's: nothing is selected by the validation part, and the test set is not read.
-    """
-    generator = torch.Generator().manual_seed(recipe["seed"])
-    spec = ImageSpec.of(recipe["image"])
-    split = torch.randperm(len(labels), generator=generator)
-    held, kept = split[:validation], split[validation:]
-    options = recipe["optimizer"]
-    decayed = [p for p in module.parameters() if p.ndim > 1]
-    others = [p for p in module.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": options["weight_decay"]}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=options["lr"])
-    steps = recipe["epochs"] * math.ceil(len(kept) / recipe["batch"])
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, options["lr"], total_steps=steps, pct_start=0.1)
-    metrics: dict[str, float] = {}
-    for epoch in range(recipe["epochs"]):
-        module.train()
-        start, total = time.monotonic(), 0.0
-        for index in kept[torch.randperm(len(kept), generator=generator)].split(recipe["batch"]):
-            x = from_pixels(shifted(pixels[index], recipe["augmentation"]["shift"], generator), spec)
-            loss = F.cross_entropy(recipe["score_scale"] * module(x), labels[index])
-            if not torch.isfinite(loss):
-                raise FloatingPointError(f"the loss is {loss.item()} in epoch {epoch}, at lr {schedule.get_last_lr()[0]}")
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            total += loss.item() * len(index)
-        metrics = {"epoch": epoch + 1, "loss": total / len(kept), "seconds": time.monotonic() - start}
-        if validation:
-            metrics["validation_top1"] = accuracy(module, pixels[held], labels[held], spec)
-        print(json.dumps(metrics), flush=True)
-    return metrics
+    rank: int = 0
+    ranks: int = 1
+    device: torch.device = CPU
 
+    @classmethod
+    @contextlib.contextmanager
+    def joined(cls, device: str) -> "Iterator[World]":
+        ranks = int(os.environ.get("WORLD_SIZE", "1"))
+        if ranks == 1:
+            yield cls(device=torch.device(device))
+            return
+        place = torch.device(device, int(os.environ["LOCAL_RANK"])) if device == "cuda" else torch.device(device)
+        if place.type == "cuda":
+            torch.cuda.set_device(place)
+        dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+        try:
+            yield cls(dist.get_rank(), dist.get_world_size(), place)
+        finally:
+            dist.destroy_process_group()
 
-def main() -> None:
-    from safetensors.torch import save_file
+    def sum(self, values: list[float]) -> list[float]:
+        """Each value summed over the processes."""
+        if self.ranks == 1:
+            return values
+        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(total)
+        return total.tolist()
 
-    from lamina.zoo.registry import build
+    def gather(self, value: Any) -> list[Any]:
+        """Every process's value, in the order of their ranks."""
+        if self.ranks == 1:
+            return [value]
+        found: list[Any] = [None] * self.ranks
+        dist.all_gather_object(found, value)
+        return found
 
-    parser = argparse.ArgumentParser(description="Train a recipe of lamina/train/recipes.")
-    parser.add_argument("recipe")
-    parser.add_argument("--out", type=Path, required=True, help="the safetensors file to write")
-    parser.add_argument("--validation", type=int, default=0, help="pictures held out of the training set, by seed")
-    parser.add_argument("--epochs", type=int)
-    arguments = parser.parse_args()
-    recipe = tomllib.loads(files("lamina.train").joinpath("recipes", arguments.recipe + ".toml").read_text())
-    recipe["epochs"] = arguments.epochs or recipe["epochs"]
-    torch.manual_seed(recipe["seed"])
-    module = build(recipe["network"])
-    pixels, labels = mnist.load("train")
-    train(module, recipe, pixels, labels, arguments.validation)
-    test = accuracy(module, *mnist.load("test"), ImageSpec.of(recipe["image"]))
-    metadata = {"recipe": arguments.recipe, "epochs": str(recipe["epochs"]), "seed": str(recipe["seed"])}
-    metadata |= {"network": recipe["network"], "data": recipe["data"], "test_top1": f"{test:.2f}", "torch": torch.__version__}
-    metadata |= {"image": json.dumps(recipe["image"]), "score_scale": str(recipe["score_scale"])}
-    partial = arguments.out.with_suffix(".partial")
-    try:
-        save_file(module.state_dict(), partial, metadata)
-        partial.chmod(0o644)  # safetensors writes for the owner alone
-        partial.replace(arguments.out)
-    finally:
-        partial.unlink(missing_ok=True)
-    print(json.dumps({"test_top1": test, "file": str(arguments.out)}))
+    def share(self, index: Tensor) -> Tensor:
+        """This process's part of a batch: as equal as can be, the first ones take what is left over."""
+        return index.tensor_split(self.ranks)[self.rank]
 
 
-if __name__ == "__main__":
-    main()
+class Run:
+    """A recipe at work in the folder `out`. `Run(...).train()` returns the last metrics."""
+
+    def __init__(self, recipe: Recipe, module: nn.Module, task: Task, out: Path, world: World, shard: bool = False):
+        self.recipe, self.task, self.out, self.world = recipe, task, out, world
+        self.checkpoints = out / CHECKPOINTS
+        module = module.to(world.device)
+        if recipe.channels_last:
+            module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.sharded = shard and world.ranks > 1
+        if self.sharded:
+            module = sharded(module)
+        self.module = module
+        self.model: nn.Module = module  # what is called: the same parameters
+        if recipe.compile:
+            self.model = torch.compile(self.model)  # type: ignore[assignment]
+        if world.ranks > 1 and not self.sharded:
+            self.model = nn.parallel.DistributedDataParallel(self.model)
+        self.optimizer = optim.optimizer(module, recipe.optimizer)
+        self.average = optim.Average(module, recipe.ema) if recipe.ema else None
+        self.steps_an_epoch = len(task.batches(0))
+        self.steps = min(recipe.epochs * self.steps_an_epoch, recipe.steps or math.inf)
+        self.step, self.best, self.rows = 0, None, []  # type: ignore[var-annotated]
+        self.sums, self.seconds = [0.0, 0.0, 0.0], 0.0  # of the epoch under way: loss, right answers, answers
+        self.asked = False  # to stop
+        torch.manual_seed(recipe.seed + world.rank)
+
+    # ---- the work -----------------------------------------------------------------------------------------------
+
+    def train(self, log: Callable[[dict[str, Any]], None] = lambda row: None) -> dict[str, Any]:
+        """From where the run is to its end; `log` gets each row of metrics. Returns the last one of an epoch."""
+        with self._signals(), Meter(int(self.steps), self.recipe.network, self.step, quiet=self.world.rank > 0) as meter:
+            while self.step < self.steps:
+                self._epoch(meter, log)
+        if self.recipe.select == "best" and self.best:
+            self._load(self._named(self.best["step"]))
+        if self.world.rank == 0:
+            self.export()
+        else:
+            self.state()
+        return self.rows[-1]
+
+    def _epoch(self, meter: Meter, log: Callable[[dict[str, Any]], None]) -> None:
+        epoch, first = divmod(self.step, self.steps_an_epoch)
+        batches = self.task.batches(epoch)
+        begin = time.monotonic() - self.seconds
+        for index in batches[first:]:
+            if self.step >= self.steps:
+                break
+            values = self._step(index, epoch)
+            self.sums = [a + b for a, b in zip(self.sums, values, strict=True)]
+            self.step += 1
+            self.seconds = time.monotonic() - begin
+            mean, share, rate = values[0] / (values[2] or 1), 100 * self.sums[1] / self.sums[2], self.sums[2] / self.seconds
+            meter.advance(f"epoch {epoch + 1}, loss {mean:.3f}, {self.task.measure} {share:.1f} %, {rate:,.0f}/s")
+            ended = self.step == (epoch + 1) * self.steps_an_epoch or self.step >= self.steps
+            if not ended:
+                if self._must_stop():
+                    self.save()
+                    raise Interrupted(f"stopped after step {self.step}, which is saved: go on with --resume")
+                if self.recipe.save_steps and self.step % self.recipe.save_steps == 0:
+                    self.save()
+        total, right, answers = self.world.sum(self.sums)
+        row: dict[str, Any] = {"step": self.step, "epoch": epoch + 1, "lr": self.lr(self.step - 1)}
+        row |= {"loss": total / answers, self.task.measure: 100 * right / answers} | self.evaluate()
+        row |= {"seconds": round(time.monotonic() - begin, 2), "per_second": round(answers / self.seconds, 1)}
+        self.rows.append(row)
+        self.sums, self.seconds = [0.0, 0.0, 0.0], 0.0
+        if self.recipe.validation and (self.best is None or row["validation_loss"] < self.best["validation_loss"]):
+            self.best = {"step": self.step, "validation_loss": row["validation_loss"]}
+        self.save()
+        self._write_metrics()
+        if self.world.rank == 0:
+            log(row)
+        if self.step < self.steps and self._must_stop():
+            raise Interrupted(f"stopped after epoch {epoch + 1}, which is saved: go on with --resume")
+
+    def lr(self, step: int) -> float:
+        recipe = self.recipe
+        return recipe.optimizer.lr * optim.factor(step, recipe.schedule, int(self.steps), self.steps_an_epoch)
+
+    def _step(self, index: Tensor, epoch: int) -> list[float]:
+        """One update from the batch `index`; this process's sums of loss, right answers and answers."""
+        recipe, world = self.recipe, self.world
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr(self.step)
+        self.model.train()
+        self.optimizer.zero_grad()
+        answers = int(self.task.weights(index).sum())
+        sums = [0.0, 0.0, 0.0]
+        parts = index.tensor_split(min(recipe.accumulate, len(index)))
+        for number, part in enumerate(parts):
+            mine = world.share(part)
+            # A process without a sample still takes part in the exchange of gradients, with a weight of nothing.
+            batch = self.task.batch(mine if len(mine) else part[:1], epoch, world.device)
+            with self._exchange(number == len(parts) - 1), self._autocast():
+                total, plain, right = loss(self.model, batch, recipe)
+                # The processes' gradients are averaged; the sum over all answers is what is divided by their number.
+                (total * (world.ranks / answers if len(mine) else 0.0)).backward()
+            if len(mine):
+                sums = [sums[0] + plain.item(), sums[1] + right.item(), sums[2] + int(self.task.weights(mine).sum())]
+        if not math.isfinite(sums[0]):
+            raise LaminaError(
+                f"the loss is {sums[0]} in step {self.step} (epoch {epoch + 1}), at learning rate {self.lr(self.step):.3g}: "
+                "a lower one, a longer warm-up or clipping may help; the last checkpoint stands"
+            )
+        if recipe.clip is not None:
+            nn.utils.clip_grad_norm_(self.module.parameters(), recipe.clip)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update(self.step)
+        return sums
+
+    def _exchange(self, last: bool) -> contextlib.AbstractContextManager:
+        """Gradients are exchanged with a batch's last part only."""
+        if isinstance(self.model, nn.parallel.DistributedDataParallel) and not last:
+            return self.model.no_sync()
+        return contextlib.nullcontext()
+
+    def _autocast(self) -> contextlib.AbstractContextManager:
+        return torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16")
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Loss and measure on the validation part, with the averaged weights where there are some."""
+        if not self.recipe.validation:
+            return {}
+        sums = [0.0, 0.0, 0.0]
+        with self.average.applied() if self.average else contextlib.nullcontext():
+            self.module.eval()
+            for batch in self._padded(self.task.validation(self.world.device, self.world.rank, self.world.ranks)):
+                with self._autocast():
+                    _, plain, right = loss(self.module, batch[0], self.recipe)
+                if batch[1]:
+                    answers = int((batch[0].targets != IGNORED).sum())
+                    sums = [sums[0] + plain.item(), sums[1] + right.item(), sums[2] + answers]
+        totals = self.world.sum(sums)
+        return {"validation_loss": totals[0] / totals[2], f"validation_{self.task.measure}": 100 * totals[1] / totals[2]}
+
+    def _padded(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, bool]]:
+        """The batches; where the weights are spread over the processes, as many calls in each (the last one's again)."""
+        if not self.sharded:
+            yield from ((batch, True) for batch in batches)
+            return
+        own = list(batches)
+        most = max(self.world.gather(len(own)))
+        spare = own[-1] if own else self.task.batch(torch.tensor([0]), 0, self.world.device)
+        yield from ((own[i], True) if i < len(own) else (spare, False) for i in range(most))
+
+    # ---- saving and going on -------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Tensor]:
+        """Model, averaged weights and optimizer by name, whole on every process."""
+        state = {f"module.{k}": full(v) for k, v in self.module.state_dict().items()}
+        for name, parameter in self.module.named_parameters():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                if isinstance(value, Tensor):
+                    state[f"optimizer.{key}.{name}"] = full(value)
+        if self.average is not None:
+            state |= {f"average.{k}": full(v) for k, v in self.average.values.items()}
+        return state
+
+    def save(self) -> None:
+        """Write a checkpoint, and remove those that need not stay."""
+        state = self.state()
+        states = self.world.gather(checkpoint.random_states(self.world.device))
+        sums = self.world.sum(self.sums)
+        error = None
+        if self.world.rank == 0:
+            files = {"state.safetensors": checkpoint.pack(state)}
+            files |= {f"random-{rank}.safetensors": checkpoint.pack(s) for rank, s in enumerate(states)}
+            progress = {"step": self.step, "best": self.best, "rows": self.rows, "sums": sums, "seconds": self.seconds}
+            progress["ranks"] = self.world.ranks
+            progress |= {"torch": torch.__version__, "threads": torch.get_num_threads(), "recipe": dump(self.recipe)}
+            files["progress.json"] = json.dumps(progress, indent=1).encode()
+            try:
+                checkpoint.save(self.checkpoints, self.step, files)
+                checkpoint.retain(self.checkpoints, self.recipe.keep, self.best["step"] if self.best else None)
+            except LaminaError as failure:
+                error = failure
+        errors = self.world.gather(str(error) if error else None)
+        if errors[0]:
+            raise error or LaminaError(errors[0])
+
+    def resume(self) -> bool:
+        """Go on from the newest complete checkpoint; whether there was one."""
+        found = checkpoint.newest(self.checkpoints) if self.world.rank == 0 else None
+        step = self.world.gather(found.step if found else None)[0]
+        if step is None:
+            return False
+        self._restore(self._named(step))
+        return True
+
+    def _named(self, step: int) -> checkpoint.Checkpoint:
+        return checkpoint.Checkpoint(self.checkpoints / f"step-{step:08d}", step)
+
+    def _load(self, point: checkpoint.Checkpoint) -> None:
+        """The checkpoint's model, averaged weights and optimizer."""
+        state = point.tensors("state.safetensors")
+        with torch.no_grad():
+            for name, value in self.module.state_dict().items():
+                value.copy_(spread(state.pop(f"module.{name}"), value))
+            if self.average is not None:
+                for name, value in self.average.values.items():
+                    value.copy_(spread(state.pop(f"average.{name}"), value))
+        parameters = dict(self.module.named_parameters())
+        for full_name, value in state.items():
+            _, key, name = full_name.split(".", 2)  # optimizer.KEY.NAME
+            parameter = parameters[name]
+            own = spread(value, parameter) if value.shape == parameter.shape else value
+            self.optimizer.state[parameter][key] = own.clone()
+
+    def _restore(self, point: checkpoint.Checkpoint) -> None:
+        progress = point.progress()
+        if progress["recipe"] != dump(self.recipe):
+            raise LaminaError(f"{point.path} was made by another recipe: take another --out, or the config.toml beside it")
+        self._load(point)
+        self.step, self.best, self.rows = progress["step"], progress["best"], progress["rows"]
+        self.seconds = progress["seconds"]
+        self.sums = progress["sums"] if self.world.rank == 0 else [0.0, 0.0, 0.0]
+        if progress["ranks"] == self.world.ranks:
+            states = point.tensors(f"random-{self.world.rank}.safetensors")
+            checkpoint.set_random_states(states, self.world.device)
+        else:  # the draws of dropout differ, the batches do not
+            torch.manual_seed(self.recipe.seed + self.step * 1009 + self.world.rank)
+        self._write_metrics()
+
+    def _write_metrics(self) -> None:
+        if self.world.rank == 0:
+            try:
+                checkpoint.replace(self.out / METRICS, "".join(json.dumps(row) + "\n" for row in self.rows).encode())
+            except OSError as error:
+                raise LaminaError(f"{self.out / METRICS} cannot be written ({error.strerror or error})") from error
+
+    def export(self) -> Path:
+        """The network's weights (averaged, if the recipe has it) as one safetensors file that `lamina run` takes."""
+        from safetensors.torch import save
+
+        state = self.state()
+        weights = {k.removeprefix("module."): v for k, v in state.items() if k.startswith("module.")}
+        weights |= {k.removeprefix("average."): v for k, v in state.items() if k.startswith("average.")}
+        recipe = self.recipe
+        metadata = {"network": recipe.network, "data": recipe.data, "recipe": dump(recipe), "seed": str(recipe.seed)}
+        metadata |= {"step": str(self.step), "epochs": str(self.rows[-1]["epoch"]), "torch": torch.__version__}
+        metadata |= {"image": json.dumps(recipe.image), "score_scale": str(recipe.loss.scale)}
+        metadata |= getattr(self.task, "metadata", {})
+        path = self.out / WEIGHTS
+        try:
+            checkpoint.replace(path, save({k: v.detach().cpu().contiguous().clone() for k, v in weights.items()}, metadata))
+        except OSError as error:
+            raise LaminaError(f"{path} cannot be written ({error.strerror or error})") from error
+        return path
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Ctrl-C and a polite kill ask to stop after the step under way; the second one does not wait."""
+
+        def ask(number: int, frame: Any) -> None:
+            if self.asked:
+                raise KeyboardInterrupt
+            self.asked = True
+
+        try:
+            before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not the main thread: whoever calls handles them
+            yield
+            return
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _must_stop(self) -> bool:
+        """Whether any process was asked to: all of them stop after the same step."""
+        return bool(self.world.sum([float(self.asked)])[0])
+
+
+def full(value: Tensor) -> Tensor:
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def spread(value: Tensor, like: Tensor) -> Tensor:
+    """`value` as `like` lies: on its device, and cut up over the processes as it is."""
+    value = value.to(like.device, like.dtype)
+    return distribute_tensor(value, like.device_mesh, like.placements) if isinstance(like, DTensor) else value
+
+
+def sharded(module: nn.Module) -> nn.Module:
+    """FSDP2: parameters, gradients and optimizer states cut up over the processes, a block at a time."""
+    from torch.distributed.fsdp import fully_shard
+
+    for child in module.modules():
+        if isinstance(child, (nn.ModuleList, nn.Sequential)) and child is not module:
+            for block in child:
+                if next(block.parameters(), None) is not None:
+                    fully_shard(block)
+    fully_shard(module)
+    return module

@@ -183,4 +183,7 @@ VARIANTS = {
     f"vit_{size}_{patch}": Config(patch, *_SIZES[size])
     for size, patches in (("ti", (16,)), ("s", (16, 32)), ("b", (8, 16, 32)), ("l", (14, 16, 32)), ("h", (14,)))
     for patch in patches
+} | {
+    # Ours, for 28x28 digits: it ships trained.
+    "vit_mnist": Config(4, 6, 64, 128, 4, dropout=0.0, num_classes=10, in_channels=1, img_size=28)
 }

@@ -1,0 +1,139 @@
+"""`lamina train`: the command line of `lamina.train.launch`, and what a person sees when a run ends."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lamina.cli.output import Device, Json, print_json
+
+Out = Annotated[Path | None, typer.Option("--out", metavar="FOLDER", help="The run's folder; by default runs/RECIPE.")]
+Data = Annotated[Path | None, typer.Option("--data", metavar="FOLDER", help="Pictures by class, or a parallel corpus.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Lay a value over the recipe's.")]
+Rendezvous = Annotated[str | None, typer.Option("--rendezvous", metavar="HOST:PORT", help="Where the machines meet.")]
+
+
+def train(
+    recipe: Annotated[str | None, typer.Argument(help="A recipe's name, or a file FILE.toml; none: list them.")] = None,
+    out: Out = None,
+    data: Data = None,
+    set: Set = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest complete checkpoint.")] = False,
+    nproc: Annotated[int, typer.Option("--nproc", min=1, help="Processes on this machine.")] = 1,
+    nodes: Annotated[int, typer.Option("--nodes", min=1, help="Machines; each calls the same command.")] = 1,
+    rendezvous: Rendezvous = None,
+    shard: Annotated[bool, typer.Option("--shard", help="Spread weights and optimizer over the processes (FSDP2).")] = False,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads a process computes with.")] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard's events too.")] = False,
+    device: Device = "cpu",
+    json: Json = False,
+) -> None:
+    """Train a network by a recipe, and measure it on the test set. Ctrl-C saves and stops; --resume goes on."""
+    from lamina.train import launch
+    from lamina.train import recipe as recipes
+
+    if recipe is None:
+        rows = [(name, recipes.read(name)) for name in recipes.names()]
+        print_json([{"recipe": n, "network": r.network, "data": r.data} for n, r in rows]) if json else _list(rows)
+        return
+    plan = recipes.read(recipe, set or ())
+    folder = out or Path("runs") / Path(recipe).stem
+    processes = launch.Processes(nproc, nodes, rendezvous, shard, threads, device)
+    worker = "WORLD_SIZE" in os.environ
+    if not worker:
+        launch.prepare(plan, folder, resume)
+    if processes.several and not worker:
+        launch.spawn(sys.argv[1:], processes)
+    else:
+        launch.train(plan, folder, data, processes, resume, _logger(folder, tensorboard, quiet=json))
+    if not worker:
+        result = finish(plan, folder, data)
+        print_json(result) if json else _show(result)
+
+
+def _list(rows: list[tuple[str, Any]]) -> None:
+    from lamina.report import table
+
+    for name, recipe in rows:
+        print(f"{name:28} {recipe.network} on {recipe.data}, {recipe.epochs} epochs")
+    table.console().print("[dim]lamina train NAME; the files lie in lamina/train/recipes[/]")
+
+
+def _logger(folder: Path, tensorboard: bool, quiet: bool) -> Any:
+    """What is done with a row of metrics: a line for the person, and TensorBoard's events."""
+    writer = None
+    if tensorboard:
+        from lamina.errors import LaminaError
+
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise LaminaError("--tensorboard needs the tensorboard package: pip install 'lamina[logging]'") from error
+        writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def log(row: dict[str, Any]) -> None:
+        if writer is not None:
+            for key, value in row.items():
+                if key not in ("step", "epoch"):
+                    writer.add_scalar(key, value, row["step"])
+            writer.flush()
+        if not quiet:
+            percent = {k: v for k, v in row.items() if k.endswith(("top1", "token_accuracy"))}
+            losses = {k: v for k, v in row.items() if k.endswith("loss")}
+            parts = [f"{k.replace('_', ' ')} {v:.4f}" for k, v in losses.items()]
+            parts += [f"{k.replace('_', ' ')} {v:.2f} %" for k, v in percent.items()]
+            print(
+                f"epoch {row['epoch']:3}  {'  '.join(parts)}  ({row['seconds']:.0f} s, {row['per_second']:,.0f}/s)", flush=True
+            )
+
+    return log
+
+
+def finish(recipe: Any, folder: Path, data: Path | None) -> dict[str, Any]:
+    """Measure the run's weights on the test set, draw its curves, and put its result beside the published one."""
+    import json
+
+    from lamina.infer.evaluate import evaluate
+    from lamina.report import curves
+    from lamina.train.loop import METRICS, WEIGHTS
+
+    rows = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    curves.draw({recipe.network: rows}, f"{recipe.network} on {recipe.data}", folder / "curves.png")
+    result: dict[str, Any] = {
+        "network": recipe.network,
+        "data": recipe.data,
+        "epochs": rows[-1]["epoch"],
+        "step": rows[-1]["step"],
+    }
+    result["seconds"] = round(sum(row["seconds"] for row in rows))
+    result |= {k: v for k, v in rows[-1].items() if k.startswith("validation")}
+    test = _test_set(recipe, data)
+    if test is not None:
+        result["test"] = evaluate(recipe.network, test, folder / WEIGHTS)
+    if recipe.mark is not None:
+        result["published"] = {"measure": recipe.mark.measure, "value": recipe.mark.value, "source": recipe.mark.source}
+    result["folder"] = str(folder)
+    (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+    return result
+
+
+def _test_set(recipe: Any, data: Path | None) -> str | Path | None:
+    """Where the test part lies: of a folder of pictures val/ or test/, if there is one; a data set has its own."""
+    if data is None:
+        return recipe.data
+    if recipe.text is not None:
+        return data
+    return next((data / name for name in ("val", "test") if (data / name).is_dir()), None)
+
+
+def _show(result: dict[str, Any]) -> None:
+    test = result.get("test", {})
+    for key in ("top1", "top5", "bleu", "bleu_greedy"):
+        if key in test:
+            published = result.get("published", {})
+            beside = f"   published: {published['value']:g} ({published['source']})" if published.get("measure") == key else ""
+            print(f"test {key} {test[key]:.2f}{beside}")
+    head = f"{result['epochs']} epochs, {result['step']:,} steps, {result['seconds']:,} s"
+    print(f"{head}; weights, curves and metrics in {result['folder']}")

@@ -1,0 +1,58 @@
+"""Augmentation of small pictures, a whole batch at a time, on the device where they lie.
+
+What happens to a picture depends on the seed, the epoch and its number in the data set alone: not on the batch it is in,
+nor on how many processes share the work.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def generator(seed: int, *numbers: int) -> torch.Generator:
+    """A generator of its own for each sequence of numbers (an epoch, a purpose)."""
+    for number in numbers:  # a step of a linear congruential generator (Knuth's MMIX) keeps the streams apart
+        seed = ((seed ^ (number + 1)) * 6364136223846793005 + 1442695040888963407) % 2**63
+    return torch.Generator().manual_seed(seed)
+
+
+class Plan:
+    """The random choices of one epoch, for every picture of the data set at once.
+
+    `crop`: pixels that a picture may move along each axis, zeros coming in; `flip`: mirrored, half of the time; `cutout`: the
+    side of a square of zeros whose centre is anywhere in the picture (DeVries and Taylor, arXiv 1708.04552).
+    """
+
+    def __init__(
+        self, count: int, size: tuple[int, int], seed: int, epoch: int, crop: int = 0, flip: bool = False, cutout: int = 0
+    ):
+        random = generator(seed, epoch, 1)
+        self.crop, self.cutout = crop, cutout
+        self.move = torch.randint(0, 2 * crop + 1, (2, count), generator=random) if crop else None
+        self.mirrored = torch.rand(count, generator=random) < 0.5 if flip else None
+        self.centre = None
+        if cutout:
+            self.centre = torch.stack([torch.randint(0, side, (count,), generator=random) for side in size])
+
+    def apply(self, pixels: Tensor, index: Tensor) -> Tensor:
+        """The pictures (B, C, H, W) whose numbers are `index`, changed."""
+        B, _, H, W = pixels.shape
+        device = pixels.device
+        rows, columns = torch.arange(H, device=device), torch.arange(W, device=device)
+        if self.move is not None or self.mirrored is not None:
+            y, x = rows.expand(B, H), columns.expand(B, W)
+            if self.mirrored is not None:
+                x = torch.where(self.mirrored[index].to(device)[:, None], W - 1 - x, x)
+            if self.move is not None:
+                pixels = F.pad(pixels, [self.crop] * 4)
+                dy, dx = self.move[:, index].to(device)
+                y, x = y + dy[:, None], x + dx[:, None]
+            sample = torch.arange(B, device=device)[:, None, None]
+            pixels = pixels.permute(0, 2, 3, 1)[sample, y[:, :, None], x[:, None, :]].permute(0, 3, 1, 2)
+        if self.centre is not None:
+            cy, cx = self.centre[:, index].to(device)
+            low, high = -(self.cutout // 2), self.cutout - self.cutout // 2
+            in_y = (rows - cy[:, None] >= low) & (rows - cy[:, None] < high)
+            in_x = (columns - cx[:, None] >= low) & (columns - cx[:, None] < high)
+            pixels = pixels.masked_fill((in_y[:, :, None] & in_x[:, None, :])[:, None], 0)
+        return pixels

@@ -1,0 +1,97 @@
+"""Sentences from one language into another, and BLEU."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lamina.data import parallel_text
+from lamina.data.text import END, PAD, START, Codec
+from lamina.errors import InputError, LaminaError
+from lamina.infer.generate import Hypothesis, beam_search, greedy, pad
+from lamina.progress import track
+from lamina.zoo import weights as weight_files
+
+BATCH = 64  # sentences decoded together
+LENGTH = 2.0, 10  # a translation has at most this many tokens for each of the source, and so many more
+
+
+@dataclass(frozen=True)
+class Translator:
+    """A network of the Transformer's family with the byte-pair encoding that it was trained with."""
+
+    name: str
+    weights: str
+    module: nn.Module
+    codec: Codec
+    source: str  # languages
+    target: str
+    device: torch.device
+
+    def translate(self, sentences: Sequence[str], beams: int = 5, length_penalty: float = 1.0) -> list[dict[str, Any]]:
+        """[{"source", "target", "score"}], the score being the mean log-probability of a token. One beam is greedy."""
+        if beams < 1:
+            raise InputError(f"--beams is 1 or more, not {beams}")
+        for number, sentence in enumerate(sentences, 1):
+            if not sentence.strip():
+                raise InputError(f"sentence {number} is empty: there is nothing to translate")
+        ids = [[*row, END] for row in self.codec.encode(sentences)]
+        bound: int = self.module.config.max_length  # type: ignore
+        for sentence, row in zip(sentences, ids, strict=True):
+            if len(row) > bound:
+                raise InputError(
+                    f"a sentence of {len(row)} tokens, and {self.name} takes {bound}: cut it ({sentence[:40]} ...)"
+                )
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # alike in length, together
+        parts = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
+        found: dict[int, Hypothesis] = {}
+        for part in track(parts, "sentences"):
+            source, padding = pad([ids[i] for i in part], PAD)
+            longest = min(bound, int(LENGTH[0] * source.shape[1]) + LENGTH[1])
+            where = (source.to(self.device), START, END, padding.to(self.device))
+            if beams == 1:
+                best = greedy(self.module, *where, max_length=longest, length_penalty=length_penalty)  # type: ignore[arg-type]
+            else:
+                rows = beam_search(self.module, *where, beams=beams, max_length=longest, length_penalty=length_penalty)  # type: ignore[arg-type]
+                best = [row[0] for row in rows]
+            found |= dict(zip(part, best, strict=True))
+        return [
+            {"source": sentence, "target": self.codec.decode(found[i].ids), "score": round(found[i].score, 4)}
+            for i, sentence in enumerate(sentences)
+        ]
+
+
+def translator(name: str, weights: str | Path | None = None, device: str = "cpu") -> Translator:
+    """`weights` as in `lamina.load`; the file's metadata hold the encoding and the languages."""
+    file = weight_files.find(name, weights)
+    metadata = weight_files.read_metadata(file.path)
+    if "tokenizer" not in metadata:
+        raise InputError(f"{file.name} holds no tokenizer: translation takes weights that `lamina train` wrote for a corpus")
+    module = weight_files.load(name, file, device=device)
+    codec = Codec.read(metadata["tokenizer"])
+    return Translator(name, file.name, module, codec, metadata["source"], metadata["target"], torch.device(device))
+
+
+def bleu(
+    name: str, corpus: str | Path, weights: str | Path | None = None, beams: int = 5, device: str = "cpu"
+) -> dict[str, Any]:
+    """{"model", "weights", "data", "protocol", "count", "bleu", "bleu_greedy"} on a corpus' test part, by sacreBLEU (Post,
+    arXiv 1804.08771): case and punctuation count, tokens as 13a has them, one reference a sentence."""
+    try:
+        from sacrebleu.metrics.bleu import BLEU
+    except ImportError as error:
+        raise LaminaError("BLEU needs the sacrebleu package: pip install 'lamina[text]'") from error
+    net = translator(name, weights, device)
+    pairs = parallel_text.load(corpus, "test", net.source, net.target)
+    sources, references = [s for s, _ in pairs], [t for _, t in pairs]
+    measure = BLEU()
+    results = {}
+    for key, width in (("bleu", beams), ("bleu_greedy", 1)):
+        answers = [row["target"] for row in net.translate(sources, width)]
+        results[key] = round(measure.corpus_score(answers, [references]).score, 4)
+    protocol = f"{net.source} to {net.target}, test part, one reference, beam {beams} and greedy; {measure.get_signature()}"
+    head = {"model": name, "weights": net.weights, "data": str(corpus), "protocol": protocol, "count": len(pairs)}
+    return head | results

@@ -1,0 +1,70 @@
+"""Optimizers, learning rates and averaged weights, as plain functions of a recipe."""
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from lamina.train.recipe import Optimizer, Schedule
+
+
+def optimizer(module: nn.Module, options: Optimizer) -> torch.optim.Optimizer:
+    """Two groups of parameters: those that decay and those that do not."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    decayed = [p for p in parameters if options.decay_all or p.ndim > 1]
+    others = [p for p in parameters if not (options.decay_all or p.ndim > 1)]
+    groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = [g for g in groups if g["params"]]
+    if options.name == "sgd":
+        return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, nesterov=options.nesterov)
+    kind = torch.optim.AdamW if options.name == "adamw" else torch.optim.Adam
+    return kind(groups, lr=options.lr, betas=options.betas, eps=options.eps)
+
+
+def factor(step: int, options: Schedule, steps: int, steps_an_epoch: int) -> float:
+    """What the peak learning rate is multiplied by in step `step` (the first is 0) of `steps`."""
+    if step < options.warmup:
+        return (step + 1) / options.warmup
+    if options.name == "steps":
+        return options.gamma ** sum(step >= round(m * steps_an_epoch) for m in options.milestones)
+    if options.name == "inverse_sqrt":
+        return math.sqrt(max(options.warmup, 1) / (step + 1))
+    if options.name == "constant":
+        return 1.0
+    share = min(1.0, (step - options.warmup + 1) / max(1, steps - options.warmup))  # 1 in the last step
+    fall = 1 - share if options.name == "linear" else (1 + math.cos(math.pi * share)) / 2
+    return options.final + (1 - options.final) * fall
+
+
+class Average:
+    """The exponential moving average of a module's parameters (Polyak and Juditsky 1992; the form of Tan and Le 2019)."""
+
+    def __init__(self, module: nn.Module, decay: float):
+        self.decay = decay
+        self.parameters = dict(module.named_parameters())
+        self.values = {name: p.detach().clone() for name, p in self.parameters.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """After step `step`; the first steps are averaged over fewer, so that the start is soon forgotten."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, value in self.values.items():
+            value.lerp_(self.parameters[name].detach(), 1 - decay)
+
+    @contextmanager
+    @torch.no_grad()
+    def applied(self) -> Iterator[None]:
+        """Within it the module has the averaged weights."""
+        own = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self._put(self.values.items())
+        try:
+            yield
+        finally:
+            self._put(own.items())
+
+    def _put(self, values: Iterable[tuple[str, Tensor]]) -> None:
+        with torch.no_grad():
+            for name, value in values:
+                self.parameters[name].copy_(value)

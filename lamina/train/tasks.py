@@ -1,0 +1,183 @@
+"""What there is to learn: the samples, the batches, the loss and its measures. The loop knows only this interface."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lamina.data import cifar10, cifar100, fashion_mnist, folder, mnist
+from lamina.data.augment import Plan, generator
+from lamina.data.image import ImageSpec, from_pixels, random_crop
+from lamina.errors import InputError
+from lamina.train.recipe import Recipe
+
+PICTURES = {"mnist": mnist.load, "fashion_mnist": fashion_mnist.load, "cifar10": cifar10.load, "cifar100": cifar100.load}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a network takes, and the right answers; an answer of `IGNORED` does not count."""
+
+    inputs: tuple[Tensor, ...]
+    targets: Tensor
+
+
+IGNORED = -100  # torch's own
+
+
+class Task(Protocol):
+    measure: str  # of the validation part: "top1" or "token_accuracy", both in percent
+
+    def batches(self, epoch: int) -> Sequence[Tensor]:
+        """The numbers of the samples in each batch of an epoch; every epoch has as many batches."""
+        ...
+
+    def weights(self, index: Tensor) -> Tensor:
+        """How many answers each of these samples has: a picture one, a sentence its tokens."""
+        ...
+
+    def batch(self, index: Tensor, epoch: int, device: torch.device) -> Batch: ...
+
+    def validation(self, device: torch.device, rank: int, ranks: int) -> Iterator[Batch]:
+        """This process's share of the validation part, which is no part of the training samples."""
+        ...
+
+
+def split(count: int, held: int, seed: int, samples: int | None = None) -> tuple[Tensor, Tensor]:
+    """Numbers of the training and of the validation samples among `count`: a permutation by seed, `held` from its front."""
+    if held + (samples or 1) > count:
+        raise InputError(f"{held} validation and {samples or 1} training samples of {count}: take fewer")
+    order = torch.randperm(count, generator=generator(seed, 0))
+    kept = order[held:] if samples is None else order[held : held + samples]
+    return kept.sort().values, order[:held].sort().values
+
+
+def shuffled(count: int, batch: int, seed: int, epoch: int) -> tuple[Tensor, ...]:
+    return torch.randperm(count, generator=generator(seed, epoch, 2)).split(batch)
+
+
+class Pictures:
+    """Labelled pictures in memory, augmented whole batches at a time on the training device."""
+
+    measure = "top1"
+
+    def __init__(self, recipe: Recipe):
+        pixels, labels = PICTURES[recipe.data]("train")
+        self.recipe, self.spec = recipe, ImageSpec.of(recipe.image)
+        if self.spec.channels == "L" and pixels.shape[1] != 1:
+            raise InputError(f"recipe: {recipe.data} has colours, and image.channels is L")
+        kept, held = split(len(labels), recipe.validation, recipe.seed, recipe.samples)
+        self.pixels, self.labels = pixels[kept], labels[kept]
+        self.held = pixels[held], labels[held]
+        self.plan: tuple[int, Plan | None] = (-1, None)
+
+    def batches(self, epoch: int) -> Sequence[Tensor]:
+        return shuffled(len(self.labels), self.recipe.batch, self.recipe.seed, epoch)
+
+    def weights(self, index: Tensor) -> Tensor:
+        return torch.ones(len(index), dtype=torch.long)
+
+    def batch(self, index: Tensor, epoch: int, device: torch.device) -> Batch:
+        self.pixels, self.labels = self.pixels.to(device), self.labels.to(device)
+        if self.plan[0] != epoch:
+            options, (height, width) = self.recipe.augmentation, self.pixels.shape[2:]
+            plan = Plan(len(self.labels), (height, width), self.recipe.seed, epoch, options.crop, options.flip, options.cutout)
+            self.plan = (epoch, plan)
+        plan = self.plan[1]
+        assert plan is not None
+        return Batch((from_pixels(plan.apply(self.pixels[index], index), self.spec),), self.labels[index])
+
+    def validation(self, device: torch.device, rank: int, ranks: int) -> Iterator[Batch]:
+        pixels, labels = (part[rank::ranks] for part in self.held)
+        for p, y in zip(pixels.split(500), labels.split(500), strict=True):
+            if len(y):
+                yield Batch((from_pixels(p.to(device), self.spec),), y.to(device))
+
+
+class PictureFiles:
+    """A folder of pictures by class, decoded by threads (Pillow lets go of the interpreter while it decodes)."""
+
+    measure = "top1"
+
+    def __init__(self, recipe: Recipe, root: Path, workers: int = 4):
+        train = root / "train" if (root / "train").is_dir() else root
+        paths, labels = folder.load(train)
+        self.recipe, self.spec = recipe, ImageSpec.of(recipe.image)
+        kept, held = split(len(labels), recipe.validation, recipe.seed, recipe.samples)
+        self.paths, self.labels = paths, torch.tensor(labels)
+        self.kept, self.held = kept, held
+        self.threads = ThreadPoolExecutor(workers)
+
+    def batches(self, epoch: int) -> Sequence[Tensor]:
+        return shuffled(len(self.kept), self.recipe.batch, self.recipe.seed, epoch)
+
+    def weights(self, index: Tensor) -> Tensor:
+        return torch.ones(len(index), dtype=torch.long)
+
+    def batch(self, index: Tensor, epoch: int, device: torch.device) -> Batch:
+        options = self.recipe.augmentation
+
+        def picture(number: int) -> Tensor:
+            random = generator(self.recipe.seed, epoch, 3, number)
+            return random_crop(self.paths[number], self.spec, random, options.area, options.flip)
+
+        numbers = self.kept[index]
+        return Batch(
+            (torch.stack(list(self.threads.map(picture, numbers.tolist()))).to(device),), self.labels[numbers].to(device)
+        )
+
+    def validation(self, device: torch.device, rank: int, ranks: int) -> Iterator[Batch]:
+        from lamina.data.image import prepare
+
+        for numbers in self.held[rank::ranks].split(100):
+            if len(numbers):
+                pictures = self.threads.map(lambda n: prepare(self.paths[n], self.spec), numbers.tolist())
+                yield Batch((torch.stack(list(pictures)).to(device),), self.labels[numbers].to(device))
+
+
+def loss(module: nn.Module, batch: Batch, recipe: Recipe) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums over the batch's answers: the loss to follow backwards, the cross-entropy without label smoothing, and how many
+    answers were right. A network that returns further scores (auxiliary heads) is trained on all of them."""
+    output = module(*batch.inputs)
+    scores, further = (output[0], output[1:]) if isinstance(output, tuple) else (output, ())
+    total = _cross_entropy(scores, batch.targets, recipe)
+    for part in further:
+        total = total + recipe.loss.aux * _cross_entropy(part, batch.targets, recipe)
+    with torch.no_grad():
+        flat, targets = (recipe.loss.scale * scores).flatten(0, -2).float(), batch.targets.flatten()
+        plain = F.cross_entropy(flat, targets, ignore_index=IGNORED, reduction="sum")
+        right = (flat.argmax(1) == targets).sum()
+    return total, plain, right
+
+
+def _cross_entropy(scores: Tensor, targets: Tensor, recipe: Recipe) -> Tensor:
+    options = recipe.loss
+    return F.cross_entropy(
+        (options.scale * scores).flatten(0, -2).float(),
+        targets.flatten(),
+        ignore_index=IGNORED,
+        label_smoothing=options.label_smoothing,
+        reduction="sum",
+    )
+
+
+def task(recipe: Recipe, data: Path | None = None) -> Any:
+    """The recipe's data: a data set by name, a folder of pictures, or a parallel corpus."""
+    if recipe.text is not None:
+        from lamina.train.translation import Translation
+
+        return Translation(recipe, data)
+    if recipe.data in PICTURES:
+        return Pictures(recipe)
+    if recipe.data == "image_folder":
+        if data is None:
+            raise InputError(f"{recipe.network}: say where the pictures are, as in --data FOLDER (one folder a class)")
+        return PictureFiles(recipe, data)
+    raise InputError(
+        f"recipe: data is one of {', '.join(PICTURES)}, image_folder or, with a [text] table, a corpus; not {recipe.data!r}"
+    )

@@ -1,0 +1,94 @@
+"""A parallel corpus as a training task: pairs of sentences, bucketed by length."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lamina.data import parallel_text
+from lamina.data.augment import generator
+from lamina.data.text import END, PAD, START, Codec
+from lamina.errors import InputError
+from lamina.train.recipe import Recipe
+from lamina.train.tasks import IGNORED, Batch
+
+
+class Translation:
+    """Pairs of sentences as token ids. A batch holds as many pairs of like length as `recipe.batch` tokens allow."""
+
+    measure = "token_accuracy"
+
+    def __init__(self, recipe: Recipe, data: Path | None):
+        text = recipe.text
+        assert text is not None
+        self.recipe = recipe
+        corpus = data if data is not None else recipe.data
+        pairs = parallel_text.load(corpus, "train", text.source, text.target)
+        held: list[parallel_text.Pair] = []
+        if recipe.validation:
+            pairs, held = parallel_text.hold_out(pairs, recipe.validation, recipe.seed)
+        if recipe.samples is not None:
+            if recipe.samples > len(pairs):
+                raise InputError(f"recipe: {recipe.samples} training pairs of {len(pairs)}")
+            chosen = torch.randperm(len(pairs), generator=generator(recipe.seed, 0))[: recipe.samples]
+            pairs = [pairs[i] for i in chosen.sort().values.tolist()]
+        self.codec = Codec.learn((sentence for pair in pairs for sentence in pair), text.vocabulary)
+        sources, targets = self._encode(pairs)
+        short = [i for i in range(len(pairs)) if max(len(sources[i]), len(targets[i])) < text.max_length]
+        if not short:
+            raise InputError(f"recipe: no pair of the corpus has less than {text.max_length} tokens")
+        self.sources, self.targets = [sources[i] for i in short], [targets[i] for i in short]
+        self.held = self._encode(held)
+        # Each with its end token. In the order of lengths the batches' bounds are the same in every epoch.
+        self.lengths = torch.tensor([1 + max(len(s), len(t)) for s, t in zip(self.sources, self.targets, strict=True)])
+        self.answers = torch.tensor([1 + len(t) for t in self.targets])
+        self.sizes = self._sizes(sorted(self.lengths.tolist()))
+        self.metadata = {"tokenizer": self.codec.dump(), "source": text.source, "target": text.target}
+
+    def _encode(self, pairs: Sequence[parallel_text.Pair]) -> tuple[list[list[int]], list[list[int]]]:
+        return self.codec.encode([s for s, _ in pairs]), self.codec.encode([t for _, t in pairs])
+
+    def _sizes(self, lengths: list[int]) -> list[int]:
+        """How many pairs each batch takes, the shortest first: rows times the longest stay within `recipe.batch` tokens."""
+        sizes, rows = [], 0
+        for length in lengths:
+            if rows and (rows + 1) * length > self.recipe.batch:
+                sizes.append(rows)
+                rows = 0
+            rows += 1
+        return [*sizes, rows]
+
+    def batches(self, epoch: int) -> Sequence[Tensor]:
+        """Pairs of one length meet in an order of chance, and so do the batches."""
+        random = generator(self.recipe.seed, epoch, 2)
+        shuffle = torch.randperm(len(self.lengths), generator=random)
+        order = shuffle[self.lengths[shuffle].argsort(stable=True)]
+        parts = order.split(self.sizes)
+        return [parts[i] for i in torch.randperm(len(parts), generator=random).tolist()]
+
+    def weights(self, index: Tensor) -> Tensor:
+        return self.answers[index]
+
+    def batch(self, index: Tensor, epoch: int, device: torch.device) -> Batch:
+        rows = index.tolist()
+        return make_batch([self.sources[i] for i in rows], [self.targets[i] for i in rows], device)
+
+    def validation(self, device: torch.device, rank: int, ranks: int) -> Iterator[Batch]:
+        sources, targets = (part[rank::ranks] for part in self.held)
+        for start in range(0, len(sources), 100):
+            yield make_batch(sources[start : start + 100], targets[start : start + 100], device)
+
+
+def make_batch(sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], device: torch.device) -> Batch:
+    """((source (B, S), target (B, T), source padding (B, S)), answers (B, T)): the source ends with the end token, the target
+    begins with the start token, and the answers are the target one token further on."""
+    source = fill([[*s, END] for s in sources], PAD)
+    target = fill([[START, *t] for t in targets], PAD)
+    answers = fill([[*t, END] for t in targets], IGNORED)
+    return Batch((source.to(device), target.to(device), (source == PAD).to(device)), answers.to(device))
+
+
+def fill(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows])
