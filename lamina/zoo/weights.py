@@ -222,7 +222,7 @@ def _arrays(path: Path) -> "dict[str, np.ndarray]":
     import numpy as np
 
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
     except Exception as error:  # the content is anybody's
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
