@@ -66,7 +66,8 @@ def find(name: str, weights: str | Path | None = None) -> WeightFile:
         try:
             download(row["url"], path, row["sha256"])
         except LaminaError as error:
-            raise LaminaError(f"{name}: {error}; with the file at hand, give --weights FILE") from error
+            hint = f"with the file at hand, put it at {path} or give --weights FILE"
+            raise LaminaError(f"{name}: {error}; {hint}") from error
     return WeightFile(f"{name}:{row['tag']}", path, row.get("image") or default_image(entry), row.get("classes", ""))
 
 
@@ -224,9 +225,11 @@ def _arrays(path: Path) -> "dict[str, np.ndarray]":
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
+    except ValueError as error:
+        raise LaminaError(f"{path} holds other things than arrays, or is damaged; Lamina does not unpickle code") from error
     except Exception as error:  # the content is anybody's
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise LaminaError(f"{path} is cut short or no archive of plain arrays ({reason[:120]}): fetch it again") from error
+        raise LaminaError(f"{path} is cut short or no archive of arrays ({reason[:120]}): fetch it again") from error
     if other := [key for key, value in arrays.items() if value.dtype.kind not in "fiub"]:
         raise LaminaError(f"{path} holds other things than numbers: {other[0]} is of type {arrays[other[0]].dtype}")
     return arrays
