@@ -527,6 +527,27 @@ def test_the_hub_tells_v1_from_v1_5(tmp_path, monkeypatch, config, fits):
     assert weights.find("resnet18", "someone/net").name == "someone/net"  # no bottlenecks: one network
 
 
+def test_published_hub_weights_are_tags(tmp_path, monkeypatch):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    rows = [(n, w) for n in lamina.names() for w in lamina.spec(n).weights if "hub" in w]
+    assert ("vit_b_16", "google/vit-base-patch16-224") in [(n, w["hub"]) for n, w in rows] and len(rows) > 5
+    for name, row in rows:
+        hub(tmp_path, row["hub"], {"model.safetensors": b""})
+        assert row["tag"] == row["hub"] == weights.find(name, row["tag"]).name
+    assert weights.find("vit_ti_16").name == "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k"  # its only ones: the default
+
+
+@pytest.mark.parametrize("name", lamina.names())
+def test_every_network_of_pictures_has_an_image_specification(name):
+    from lamina.data.image import ImageSpec
+
+    entry = lamina.spec(name)
+    if entry.family != "transformer":
+        assert ImageSpec.of(weights.default_image(entry)).size == entry.input[1]
+
+
 def test_timm_s_image_specification():
     half = {"mean": [0.5] * 3, "std": [0.5] * 3}
     found = weights.hub_image(

@@ -38,7 +38,7 @@ def show(name: Annotated[str, typer.Argument(help="A name of `lamina list`.")], 
         out.print(table(("published", "value", "protocol", "source"), rows, left=("protocol", "source")))
     if spec.weights:
         rows = [
-            (w["tag"], w["source"], str(w.get("top1", "")), w.get("file") or w.get("url", "a file at hand"))
+            (w["tag"], w["source"], str(w.get("top1", "")), w.get("file") or w.get("url") or w.get("hub", "a file at hand"))
             for w in spec.weights
         ]
         out.print(table(("weights", "source", "top-1 %", "where"), rows, left=("source", "where")))

@@ -47,7 +47,7 @@ def find(name: str, weights: str | Path | None = None) -> WeightFile:
     its keys' naming, else that of the network's data set.
     """
     entry = registry.spec(name)
-    tags = {row["tag"]: row for row in entry.weights if "url" in row or "file" in row}
+    tags = {row["tag"]: row for row in entry.weights if {"url", "file", "hub"} & set(row)}
     path = Path(weights) if weights is not None else None
     if path is not None and str(weights) not in tags and not path.exists() and re.fullmatch(HUB_ID, str(weights)):
         return _from_hub(entry, str(weights).removeprefix("hf-hub:"))
@@ -61,6 +61,8 @@ def find(name: str, weights: str | Path | None = None) -> WeightFile:
     row = tags[str(weights)] if weights is not None else next(iter(tags.values()))
     if "file" in row:
         return _describe(entry, Path(str(files("lamina.zoo").joinpath("pretrained", row["file"]))))
+    if "hub" in row:
+        return _from_hub(entry, row["hub"])
     path = cache_dir() / "weights" / row["url"].rsplit("/", 1)[1]
     if not path.exists():
         try:
@@ -164,7 +166,10 @@ def default_image(entry: registry.Spec) -> dict[str, Any]:
     images = registry.published()["image"]
     if entry.input[0] == 1:
         return dict(images["mnist"]) | {"size": entry.input[1], "pad": (entry.input[1] - 28) // 2}
-    return dict(images["cifar"] if entry.input[1] == 32 else images["imagenet"]) | {"size": entry.input[1]}
+    image = dict(images["cifar"] if entry.input[1] == 32 else images["imagenet"]) | {"size": entry.input[1]}
+    if image["size"] > image["resize"]:
+        image["resize"] = image["size"] * 8 // 7  # 256 to 224, too
+    return image
 
 
 def default_classes(entry: registry.Spec) -> str:
