@@ -557,6 +557,14 @@ def test_timm_s_image_specification():
     assert weights.hub_image({}) == {}
 
 
+@pytest.mark.parametrize("size", [224, {"shortest_edge": 224}])
+def test_transformers_resnet_pictures_are_cropped(size):
+    """Its ConvNextImageProcessor: the shorter side to 224 / .875, then the middle."""
+    settings = {"image_mean": [0.4] * 3, "image_std": [0.2] * 3, "size": size, "crop_pct": 0.875, "resample": 3}
+    found = weights.hub_image(settings)
+    assert (found["size"], found["resize"], found["interpolation"]) == (224, 256, "bicubic") and "squash" not in found
+
+
 @pytest.mark.parametrize("name", [n for n in lamina.names() if any(w.get("url") for w in lamina.spec(n).weights)])
 def test_public_files_are_described(name):
     """Every published file has an address, a digest that its name carries, a source, and a specification that can be made."""

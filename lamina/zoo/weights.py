@@ -154,9 +154,11 @@ def hub_image(config: Mapping[str, Any]) -> dict[str, Any]:
         side = timm["input_size"][-1]
         image |= {"size": side, "resize": int(side / timm.get("crop_pct", 0.875))}
         image["interpolation"] = "bicubic" if timm.get("interpolation") == "bicubic" else "bilinear"
-    elif config.get("size"):  # transformers: ViT's pictures are squashed to their size
-        side = config["size"]["height"] if isinstance(config["size"], dict) else config["size"]
-        image |= {"size": side, "resize": side, "squash": True}
+    elif size := config.get("size"):  # transformers: ViT's pictures are squashed to their size, ResNet's are cropped
+        side = size if isinstance(size, int) else size.get("height") or size["shortest_edge"]
+        cropped = "crop_pct" in config or (isinstance(size, dict) and "shortest_edge" in size)
+        share = config.get("crop_pct") or 224 / 256
+        image |= {"size": side, "resize": int(side / share)} if cropped else {"size": side, "resize": side, "squash": True}
         image["interpolation"] = "bicubic" if config.get("resample") == 3 else "bilinear"  # Pillow's numbers
     return image
 
