@@ -15,8 +15,11 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import timm
 import torch
 import torchvision
@@ -55,6 +58,7 @@ class Pair:
     gradient: bool = False
     note: str = ""
     keys: tuple[tuple[str, str], ...] = ()  # renames theirs first
+    npz: bool = False  # both read a file as the authors of ViT write theirs
 
 
 def hf_vit(ours: str, note: str = "", keys: tuple[tuple[str, str], ...] = ()) -> Pair:
@@ -62,6 +66,13 @@ def hf_vit(ours: str, note: str = "", keys: tuple[tuple[str, str], ...] = ()) ->
     options = {"patch_size": c.patch, "num_hidden_layers": c.depth, "hidden_size": c.width, "intermediate_size": c.mlp}
     options |= {"num_attention_heads": c.n_heads, "num_labels": 1000}
     return Pair("transformers", "ViTForImageClassification", ours, 224, options, note=note, keys=keys)
+
+
+def hf_resnet(ours: str, gradient: bool = False) -> Pair:
+    c = registry.spec(ours).config
+    options = {"layer_type": "bottleneck" if c.bottleneck else "basic", "depths": list(c.depths), "num_labels": 1000}
+    options |= {"hidden_sizes": [c.expansion * width for width in c.widths], "downsample_in_bottleneck": c.stride_in == "1x1"}
+    return Pair("transformers", "ResNetForImageClassification", ours, 64, options, gradient=gradient)
 
 
 # A small one: with one matrix for both embeddings and the output, as all public models, or with three.
@@ -87,19 +98,24 @@ PAIRS = [
     *(Pair("torchvision", f"wide_resnet{n}_2", f"wide_resnet{n}_2", gradient=n == 50) for n in (50, 101)),
     *(Pair("torchvision", f"densenet{n}", f"densenet{n}", gradient=n == 121) for n in (121, 161, 169, 201)),
     *(Pair("torchvision", f"vit_{n}", f"vit_{n}", 224, gradient=n == "b_32") for n in ("b_16", "b_32", "l_16", "l_32", "h_14")),
-    Pair("timm", "resnet50", "resnet50_v1_5"),
-    Pair("timm", "resnext50_32x4d", "resnext50_32x4d"),
-    Pair("timm", "resnext101_32x4d", "resnext101_32x4d"),
-    Pair("timm", "densenet121", "densenet121"),
+    *(Pair("timm", f"vgg{n}{bn}", f"vgg{n}{bn}", 224) for n in (11, 13, 16, 19) for bn in ("", "_bn")),
+    *(Pair("timm", f"resnet{n}", f"resnet{n}") for n in (18, 34)),
+    *(Pair("timm", f"resnet{n}", f"resnet{n}_v1_5") for n in (50, 101, 152)),
+    *(Pair("timm", f"resnext{n}", f"resnext{n}") for n in ("50_32x4d", "101_32x4d", "101_32x8d", "101_64x4d")),
+    *(Pair("timm", f"wide_resnet{n}_2", f"wide_resnet{n}_2") for n in (50, 101)),
+    *(Pair("timm", f"densenet{n}", f"densenet{n}") for n in (121, 161, 169, 201)),
     Pair("timm", "inception_v3", "inception_v3", 107),
     Pair("timm", "inception_v4", "inception_v4", 107, gradient=True),
     Pair("timm", "vit_tiny_patch16_224", "vit_ti_16", 224),
     Pair("timm", "vit_small_patch16_224", "vit_s_16", 224),
     Pair("timm", "vit_small_patch32_224", "vit_s_32", 224),
+    Pair("timm", "vit_tiny_patch16_224", "vit_ti_16", 224, note=", from .npz", npz=True),
     Pair("timm", "vit_base_patch8_224", "vit_b_8", 224, {"depth": 4}, {"depth": 4}, note=", 4 blocks"),
     Pair("timm", "vit_base_patch16_224", "vit_b_16", 224),
+    Pair("timm", "vit_base_patch32_224", "vit_b_32", 224),
     Pair("timm", "vit_large_patch14_224", "vit_l_14", 224, {"depth": 4}, {"depth": 4}, note=", 4 blocks"),
     Pair("timm", "vit_large_patch16_224", "vit_l_16", 224, {"depth": 4}, {"depth": 4}, note=", 4 blocks"),
+    *(hf_resnet(name, name == "resnet50") for name in ("resnet18", "resnet34", "resnet50", "resnet50_v1_5", "resnet101_v1_5")),
     hf_vit("vit_b_32"),
     hf_vit("vit_b_32", ", old keys", OLD_VIT),
     Pair("transformers", "MarianMTModel", "transformer_base", 0, MARIAN, OUR_MARIAN, gradient=True),
@@ -107,12 +123,13 @@ PAIRS = [
 ]
 
 
-def build(pair: Pair) -> Any:
-    """Their network, with random weights."""
+def build(pair: Pair) -> tuple[Any, dict[str, Tensor]]:
+    """Their network, with random weights, and the tensors of the file that it has them from, if any."""
     if pair.theirs == "MarianMTModel":
         net = transformers.MarianMTModel(transformers.MarianConfig(**pair.options, dropout=0.0))
     elif pair.source == "transformers":
-        net = transformers.ViTForImageClassification(transformers.ViTConfig(**pair.options))
+        config = getattr(transformers, pair.theirs.replace("ForImageClassification", "Config"))
+        net = getattr(transformers, pair.theirs)(config(**pair.options))
     else:
         create = timm.create_model if pair.source == "timm" else torchvision.models.get_model
         with torch.device("meta"):  # without an initialisation, which takes longer than all the rest
@@ -127,12 +144,40 @@ def build(pair: Pair) -> Any:
             p.data.uniform_(0.8, 1.2)
         elif p.requires_grad:  # biases, class tokens, positions
             p.data.normal_(std=0.1)
+    if pair.npz:
+        with TemporaryDirectory() as folder:
+            file = write_npz(pair, folder)
+            net.load_pretrained(file)
+            return net, weights.read_state(Path(file))
     if isinstance(net, transformers.MarianMTModel):
         net.final_logits_bias.requires_grad_().data.normal_(std=0.3)  # a parameter of ours
         for layer in net.model.decoder.layers:  # a next token that depends on the last one more than on the source:
             layer.encoder_attn.out_proj.weight.data.mul_(0.1)  # else generated sequences are one token repeated
             layer.fc2.weight.data.mul_(4)
-    return net
+    return net, {}
+
+
+def write_npz(pair: Pair, folder: str) -> str:
+    """A file of random weights with the names and axes of google-research/vision_transformer's."""
+    c = registry.spec(pair.ours).config
+    heads, each = c.n_heads, c.width // c.n_heads
+    shapes: dict[str, tuple[int, ...]] = {"cls": (1, 1, c.width), "head/kernel": (c.width, 1000), "head/bias": (1000,)}
+    shapes |= {"embedding/kernel": (c.patch, c.patch, 3, c.width), "embedding/bias": (c.width,)}
+    shapes["Transformer/posembed_input/pos_embedding"] = (1, 1 + c.grid**2, c.width)
+    norms = ["Transformer/encoder_norm"]
+    for i in range(c.depth):
+        block = f"Transformer/encoderblock_{i}"
+        norms += [f"{block}/LayerNorm_0", f"{block}/LayerNorm_2"]
+        attention = f"{block}/MultiHeadDotProductAttention_1"
+        for part in ("query", "key", "value"):
+            shapes |= {f"{attention}/{part}/kernel": (c.width, heads, each), f"{attention}/{part}/bias": (heads, each)}
+        shapes |= {f"{attention}/out/kernel": (heads, each, c.width), f"{attention}/out/bias": (c.width,)}
+        shapes |= {f"{block}/MlpBlock_3/Dense_0/kernel": (c.width, c.mlp), f"{block}/MlpBlock_3/Dense_0/bias": (c.mlp,)}
+        shapes |= {f"{block}/MlpBlock_3/Dense_1/kernel": (c.mlp, c.width), f"{block}/MlpBlock_3/Dense_1/bias": (c.width,)}
+    arrays = {name: (0.1 * torch.randn(shape)).numpy() for name, shape in shapes.items()}
+    arrays |= {f"{norm}/{part}": torch.empty(c.width).uniform_(0.5, 1).numpy() for norm in norms for part in ("scale", "bias")}
+    np.savez(f"{folder}/weights.npz", **arrays)
+    return f"{folder}/weights.npz"
 
 
 def batch_norms(net: nn.Module) -> list[nn.BatchNorm2d]:
@@ -193,14 +238,14 @@ def difference(theirs: Iterable[Tensor], ours: Iterable[Tensor]) -> float:
 def measure(pair: Pair) -> tuple[float, float, float | None, Any, Any]:
     """The differences in evaluation, in training and of the gradients; their network and ours."""
     torch.manual_seed(1)
-    theirs = build(pair)
+    theirs, file = build(pair)
     for m in theirs.modules():
         if isinstance(m, nn.Dropout):
             m.p = 0.0
     asked, asked_ours = questions(pair)
     with torch.no_grad():
         settle(theirs, asked)
-    ours = fit(pair, {key: value.clone() for key, value in theirs.state_dict().items()})
+    ours = fit(pair, file or {key: value.clone() for key, value in theirs.state_dict().items()})
     for m in ours.modules():
         if isinstance(m, nn.Dropout):
             m.p = 0.0
@@ -231,11 +276,12 @@ def sequences(theirs: Any, ours: Any, beams: int) -> float:
     """The share of generated sequences that differ: for each sentence the best of greedy search, or all beams."""
     theirs.eval(), ours.eval()
     source, mask = sentences()
+    options: dict[str, Any] = {"min_length": 0, "max_length": 24, "banned": [PAD]}
     expected, given = [], []
     for readiness in (1.0, 2.0, 3.0, 4.0):  # to end: some sequences do so early, some are cut
         for bias in (theirs.final_logits_bias.data, ours.output_bias.data):
             bias[..., END] = readiness
-            bias[..., PAD] = -math.inf  # as the public models do by "bad words"
+            bias[..., PAD] = 4.0  # likely, were it not among the "bad words", as it is in all public models
         found = theirs.generate(
             source,
             attention_mask=(~mask).long(),
@@ -244,14 +290,14 @@ def sequences(theirs: Any, ours: Any, beams: int) -> float:
             early_stopping=beams > 1,
             max_new_tokens=24,
             forced_eos_token_id=None,
+            bad_words_ids=[[PAD]],
+            renormalize_logits=True,
         )
         expected += [row[1 : row.index(END) if END in row else len(row)] for row in found.tolist()]
         if beams == 1:
-            rows = [[h] for h in generate.greedy(ours, source, PAD, END, mask, min_length=0, max_length=24)]
+            rows = [[h] for h in generate.greedy(ours, source, PAD, END, mask, **options)]
         else:
-            rows = generate.beam_search(
-                ours, source, PAD, END, mask, beams=beams, hypotheses=beams, min_length=0, max_length=24
-            )
+            rows = generate.beam_search(ours, source, PAD, END, mask, beams=beams, hypotheses=beams, **options)
         given += [list(h.ids) for row in rows for h in row]
     assert len({len(ids) for ids in given}) > 4, "these sequences are too much alike, and prove little"
     return sum(a != b for a, b in zip(expected, given, strict=True)) / len(given)

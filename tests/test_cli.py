@@ -83,6 +83,77 @@ def test_show(ok):
     assert json.loads(ok("show lenet5 --json"))["paper"]["year"] == 1998
 
 
+STAGES = {  # the papers' own names and outputs
+    "lenet5": "C1 6x28x28, S2 6x14x14, C3 16x10x10, S4 16x5x5, C5 120x1x1, F6 84, OUTPUT 10",  # LeCun et al., Figure 2
+    "vgg11": "conv3-64 64x224x224, maxpool 64x112x112, conv3-128 128x112x112, maxpool 128x56x56, conv3-256 256x56x56, "
+    "maxpool 256x28x28, conv3-512 512x28x28, maxpool 512x14x14, conv3-512 512x14x14, maxpool 512x7x7, FC-4096 4096, "
+    "FC-4096 4096, FC-1000 1000",  # Simonyan and Zisserman, Table 1, A
+    "googlenet": "convolution 64x112x112, max pool 64x56x56, convolution 192x56x56, max pool 192x28x28, "
+    "inception (3a) 256x28x28, inception (3b) 480x28x28, max pool 480x14x14, inception (4a) 512x14x14, "
+    "inception (4b) 512x14x14, inception (4c) 512x14x14, inception (4d) 528x14x14, inception (4e) 832x14x14, "
+    "max pool 832x7x7, inception (5a) 832x7x7, inception (5b) 1024x7x7, avg pool 1024x1x1, linear 1000",  # Table 1
+    "inception_v3": "conv 32x149x149, conv 32x147x147, conv padded 64x147x147, pool 64x73x73, conv 80x73x73, conv 192x71x71, "
+    "pool 192x35x35, 3 x Inception 288x35x35, reduction 768x17x17, 4 x Inception 768x17x17, reduction 1280x8x8, "
+    "2 x Inception 2048x8x8, pool 2048x1x1, linear 1000",  # Szegedy et al., Table 1, as the authors' code has it
+    "resnet50": "conv1 64x112x112, conv2_x 256x56x56, conv3_x 512x28x28, conv4_x 1024x14x14, conv5_x 2048x7x7, "
+    "average pool, 1000-d fc 1000",  # He et al., Table 1
+    "resnet20_cifar": "32x32 16x32x32, 16x16 32x16x16, 8x8 64x8x8, average pool, 10-way fc 10",  # section 4.2
+    "wrn16_4_cifar": "conv1 16x32x32, conv2 64x32x32, conv3 128x16x16, conv4 256x8x8, avg-pool 10",  # Zagoruyko, Table 1
+    "densenet121": "convolution 64x112x112, pooling 64x56x56, dense block (1) 256x56x56, transition layer (1) 128x28x28, "
+    "dense block (2) 512x28x28, transition layer (2) 256x14x14, dense block (3) 1024x14x14, transition layer (3) 512x7x7, "
+    "dense block (4) 1024x7x7, classification layer 1000",  # Huang et al., Table 1
+    "densenet_bc_100_12_cifar": "convolution 24x32x32, dense block (1) 216x32x32, transition layer (1) 108x16x16, "
+    "dense block (2) 300x16x16, transition layer (2) 150x8x8, dense block (3) 342x8x8, classification layer 10",
+    "transformer_base": "input embedding 128x512, encoder 128x512, output embedding 128x512, decoder 128x37000",  # Figure 1
+    "vit_ti_16": "linear projection of patches 197x192, Transformer encoder 197x192, MLP head 1000",  # Figure 1
+}
+
+
+def shown_stages(text: str) -> list[list[str]]:
+    """The rows of the stage table, as cells."""
+    lines = text.splitlines()
+    first = next(i for i, line in enumerate(lines) if line.split()[:1] in (["stage"], ["module"]))
+    last = next(i for i, line in enumerate(lines) if line.split()[:1] == ["total"])
+    return [re.split(r" {2,}", line.strip()) for line in lines[first + 2 : last + 1] if line.strip()]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_show_names_the_stages_as_the_paper_does(ok, name):
+    found = ", ".join(f"{stage} {output.removeprefix('1x')}" for stage, output, *_ in shown_stages(ok(f"show {name}"))[:-1])
+    assert found == STAGES[name]
+
+
+def test_every_layer_is_in_one_stage(ok):
+    """Whatever the stages, their parameters and MACs add up to the network's."""
+    for name in (
+        "alexnet",
+        "overfeat_fast",
+        "bn_inception",
+        "inception_v2",
+        "inception_v4",
+        "resnext29_8x64d_cifar",
+        "vit_ti_16",
+    ):
+        rows = shown_stages(ok(f"show {name} "))
+        numbers = [[int(cell.replace(",", "")) for cell in row if re.fullmatch(r"[\d,]+", cell)] for row in rows]
+        parameters = [row[0] for row, cells in zip(numbers, rows, strict=True) if len(row) == 3 or cells[0] == "total"]
+        macs = [row[1] for row, cells in zip(numbers, rows, strict=True) if len(row) == 3 or cells[0] == "total"]
+        assert sum(parameters[:-1]) == parameters[-1] == registry.spec(name).parameters
+        assert sum(macs[:-1]) == macs[-1] == registry.spec(name).macs
+    assert shown_stages(ok("show lenet5_dense"))[1][0] == "tanh"  # no paper's table: by module
+
+
+def test_stage_tables_name_real_modules():
+    """Each family and network of a table exists, and has the modules, some of another in the table's `of` aside."""
+    for table in registry.published()["stages"]:
+        names = [n for n in registry.names() if registry.stages(n) == [tuple(row) for row in table["rows"]]]
+        assert names, table["of"]
+        modules = {path for n in names for path, _ in registry.assemble(n).named_modules()}
+        assert {path for path, _ in table["rows"]} <= modules
+        for key in table["of"]:
+            assert key.removesuffix("_cifar") in (*registry.FAMILIES, *registry.names()), key
+
+
 def test_cost_json(ok):
     document = json.loads(ok("cost resnet50 --json"))
     assert document["input"] == [1, 3, 224, 224]

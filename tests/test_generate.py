@@ -74,6 +74,30 @@ def test_a_batch_is_its_rows():
         assert all(END not in h.ids and len(h.ids) <= 10 for h in found)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("search", ["greedy", "beam"])
+def test_banned_tokens_are_never_said(search):
+    """As if the network could not say them: their probability goes to the others."""
+    net = small("untied").eval()
+    source = torch.randint(11, (6, 5))
+
+    def ask(**options):
+        if search == "greedy":
+            return generate.greedy(net, source, 3, END, max_length=8, **options)
+        rows = generate.beam_search(net, source, 3, END, beams=3, hypotheses=3, max_length=8, **options)
+        return [h for row in rows for h in row]
+
+    free = ask()
+    counts = torch.bincount(torch.tensor([i for h in free for i in h.ids]), minlength=7)
+    banned = counts.topk(2).indices.tolist()
+    found = ask(banned=banned)
+    assert any(set(h.ids) & set(banned) for h in free) and not any(set(h.ids) & set(banned) for h in found)
+    net.output_bias[banned] = -math.inf
+    expected = ask()
+    assert [h.ids for h in found] == [h.ids for h in expected]
+    assert [h.score for h in found] == pytest.approx([h.score for h in expected], abs=1e-6)
+
+
 def test_search_refusals():
     net, source = small().eval(), torch.zeros(1, 2, dtype=torch.long)
     with pytest.raises(InputError, match="5 hypotheses of 4 beams"):
@@ -81,6 +105,11 @@ def test_search_refusals():
     for wrong in ({"max_length": 0, "min_length": 0}, {"min_length": 3, "max_length": 2}, {"min_length": -1}):
         with pytest.raises(InputError, match="0 <= min_length <= max_length"):
             generate.greedy(net, source, 1, END, **wrong)
+    for wrong in ([END], [-1]):
+        with pytest.raises(InputError, match="the end token 0 is none of them"):
+            generate.beam_search(net, source, 1, END, banned=wrong)
+    with pytest.raises(InputError, match="banned token of 11: the vocabulary has 11"):
+        generate.greedy(net, source, 1, END, banned=[11])
     with pytest.raises(InputError, match="every sequence needs a token"):
         generate.pad([[1], []])
     assert len(generate.greedy(net, source, 1, END, min_length=5, max_length=5)[0].ids) == 5

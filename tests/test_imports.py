@@ -41,6 +41,7 @@ TABLE = {
     "lamina.__main__": Row(lamina=("lamina.cli",)),
     "lamina.sources": Row(lamina=("lamina.zoo", "lamina.cost"), third=("torch",), lazy=("timm", "transformers", "onnx")),
     "lamina.zoo": Row(third=("torch", "safetensors", "huggingface_hub")),
+    "lamina.zoo.weights": Row(third=("torch", "safetensors", "huggingface_hub"), lazy=("numpy",)),  # for .npz files
     "lamina.data": Row(third=("torch", "numpy", "PIL", "tokenizers")),
     "lamina.cost": Row(),
     "lamina.cost.trace": Row(third=("torch",)),

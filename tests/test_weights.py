@@ -3,6 +3,7 @@
 import hashlib
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -141,7 +142,8 @@ def test_names_that_are_neither_file_nor_tag(tmp_path):
 
 
 def test_without_a_network_the_error_says_what_to_do():
-    with pytest.raises(LaminaError, match=r"resnet18: https://download.pytorch.org/.* cannot be fetched.*--weights FILE"):
+    hint = r"put it at /.*/resnet18-f37072fd\.pth or give --weights FILE"
+    with pytest.raises(LaminaError, match=rf"resnet18: https://download.pytorch.org/.* cannot be fetched.*{hint}"):
         lamina.load("resnet18")
 
 
@@ -328,6 +330,224 @@ def test_the_hub(tmp_path, monkeypatch):
         lamina.load("vit_ti_16", "someone/nothing")
 
 
+# ---- other libraries' names ----------------------------------------------------------------------------------------------
+
+
+def statistics(net):
+    """Running statistics that differ from those of a fresh network, so that exchanged ones show."""
+    for name, buffer in net.named_buffers():
+        if "running" in name:
+            buffer.uniform_(0.5, 1.5)
+    return net.eval()
+
+
+def hf_resnet_names(depths, layers, projected):
+    """Hugging Face's names, in the order of its ResNetForImageClassification; ours beside them."""
+    parts = (".weight", ".bias", ".running_mean", ".running_var", ".num_batches_tracked")
+    pairs = [("resnet.embedder.embedder", "conv1", "bn1")]
+    for stage, depth in enumerate(depths):
+        for block in range(depth):
+            theirs, ours = f"resnet.encoder.stages.{stage}.layers.{block}", f"layer{stage + 1}.{block}"
+            if block == 0 and stage >= projected:
+                pairs.append((f"{theirs}.shortcut", f"{ours}.downsample.0", f"{ours}.downsample.1"))
+            pairs += [(f"{theirs}.layer.{i}", f"{ours}.conv{i + 1}", f"{ours}.bn{i + 1}") for i in range(layers)]
+    names = {"classifier.1.weight": "fc.weight", "classifier.1.bias": "fc.bias"}
+    for theirs, conv, norm in pairs:
+        names[f"{theirs}.convolution.weight"] = f"{conv}.weight"
+        names |= {f"{theirs}.normalization{part}": f"{norm}{part}" for part in parts}
+    return names
+
+
+@pytest.mark.parametrize(
+    ("name", "depths", "layers", "projected", "count"),
+    [("resnet18", (2, 2, 2, 2), 2, 1, 122), ("resnet50_v1_5", (3, 4, 6, 3), 3, 0, 320)],  # keys as transformers 5.23 has them
+)
+def test_hugging_face_resnets(tmp_path, name, depths, layers, projected, count):
+    torch.manual_seed(0)
+    net = statistics(lamina.build(name))
+    names = hf_resnet_names(depths, layers, projected)
+    assert len(names) == count
+    for key in (
+        "resnet.embedder.embedder.normalization.running_var",
+        "resnet.encoder.stages.1.layers.0.shortcut.convolution.weight",
+    ):
+        assert key in names
+    state = net.state_dict()
+    save_file({theirs: state[ours] for theirs, ours in names.items()}, tmp_path / "hf.safetensors")
+    loaded, report = weights.load_reported(name, tmp_path / "hf.safetensors")
+    assert report == fitting.Report()
+    same_outputs(net, loaded, (2, 3, 64, 64))
+
+
+def test_timm_vgg(tmp_path):
+    """Its fully connected layers are convolutions, its others numbered as in torchvision's `features`."""
+    torch.manual_seed(0)
+    net = statistics(lamina.build("vgg11_bn", hidden=64))
+    state, theirs, number = net.state_dict(), {}, 0
+    for stage, depth in enumerate((1, 1, 2, 2, 2), 1):
+        for i in range(1, depth + 1):
+            for offset, layer in enumerate((f"conv{stage}_{i}", f"bn{stage}_{i}")):
+                own = f"stage{stage}.{layer}."
+                theirs |= {
+                    f"features.{number + offset}.{k.removeprefix(own)}": v for k, v in state.items() if k.startswith(own)
+                }
+            number += 3  # with the rectifier
+        number += 1  # the pool
+    assert number == 29 and "features.26.running_mean" in theirs and "features.27.weight" not in theirs
+    theirs |= {"pre_logits.fc1.weight": state["fc6.weight"].view(64, 512, 7, 7), "pre_logits.fc1.bias": state["fc6.bias"]}
+    theirs |= {"pre_logits.fc2.weight": state["fc7.weight"].view(64, 64, 1, 1), "pre_logits.fc2.bias": state["fc7.bias"]}
+    theirs |= {"head.fc.weight": state["fc8.weight"], "head.fc.bias": state["fc8.bias"]}
+    save_file(theirs, tmp_path / "timm.safetensors")
+    loaded, report = weights.load_reported("vgg11_bn", tmp_path / "timm.safetensors", hidden=64)
+    assert report == fitting.Report()
+    same_outputs(net, loaded, (1, 3, 224, 224))
+
+
+def test_cadene_s_bn_inception(tmp_path):
+    torch.manual_seed(0)
+    net = statistics(lamina.build("bn_inception_caffe"))
+    theirs = {}
+    for key, value in net.state_dict().items():
+        path, layer, part = key.rsplit(".", 2) if key.count(".") > 1 else ("", *key.split("."))
+        if layer == "fc":
+            theirs[f"last_linear.{part}"] = value
+            continue
+        for ours, name in (
+            ("conv1", "conv1_7x7_s2"), ("reduce2", "conv2_3x3_reduce"), ("conv2", "conv2_3x3"), (".branch1", "_1x1"),
+            (".reduce3", "_3x3_reduce"), (".branch3", "_3x3"), (".reduce_double", "_double_3x3_reduce"),
+            (".double1", "_double_3x3_1"), (".double2", "_double_3x3_2"), (".project", "_pool_proj"),
+        ):  # fmt: skip
+            if path == ours or (ours[0] == "." and path.endswith(ours)):
+                theirs[path.removesuffix(ours) + name + {"conv": ".", "bn": "_bn."}[layer] + part] = value
+                break
+    assert len(theirs) == 69 * 2 + 69 * 5 + 2
+    assert {"inception_3c_double_3x3_2_bn.running_var", "inception_5b_pool_proj.bias", "conv2_3x3_reduce_bn.weight"} <= set(
+        theirs
+    )
+    torch.save(theirs, tmp_path / "bn_inception.pth")
+    file = weights.find("bn_inception_caffe", tmp_path / "bn_inception.pth")
+    assert file.image["channels"] == "BGR" and list(file.image["mean"]) == [104, 117, 128]
+    assert (file.image["scale"], list(file.image["std"]), file.classes) == (1, [1, 1, 1], "imagenet")
+    same_outputs(net, lamina.load("bn_inception_caffe", file), (1, 3, 224, 224))
+    with pytest.raises(InputError, match="It fits bn_inception_caffe"):
+        lamina.load("bn_inception", tmp_path / "bn_inception.pth")
+
+
+def jax_vit(net, width, heads):
+    """The arrays of a ViT as its authors' code writes them: Flax's names and axes."""
+    state = {key: value.numpy() for key, value in net.state_dict().items()}
+    arrays = {
+        "cls": state["class_token"],
+        "Transformer/posembed_input/pos_embedding": state["position_embedding"],
+        "embedding/kernel": state["patch_embed.weight"].transpose(2, 3, 1, 0),  # (height, width, channels, filters)
+        "embedding/bias": state["patch_embed.bias"],
+        "Transformer/encoder_norm/scale": state["norm.weight"],
+        "Transformer/encoder_norm/bias": state["norm.bias"],
+        "head/kernel": state["head.weight"].T,
+        "head/bias": state["head.bias"],
+    }
+    if "pre_logits.0.weight" in state:
+        arrays |= {"pre_logits/kernel": state["pre_logits.0.weight"].T, "pre_logits/bias": state["pre_logits.0.bias"]}
+    for i in range(len(net.blocks)):
+        ours, theirs = f"blocks.{i}.", f"Transformer/encoderblock_{i}/"
+        for norm, number in (("norm1", 0), ("norm2", 2)):
+            arrays[f"{theirs}LayerNorm_{number}/scale"] = state[f"{ours}{norm}.weight"]
+            arrays[f"{theirs}LayerNorm_{number}/bias"] = state[f"{ours}{norm}.bias"]
+        for layer, number in (("fc1", 0), ("fc2", 1)):
+            arrays[f"{theirs}MlpBlock_3/Dense_{number}/kernel"] = state[f"{ours}{layer}.weight"].T
+            arrays[f"{theirs}MlpBlock_3/Dense_{number}/bias"] = state[f"{ours}{layer}.bias"]
+        attention = f"{theirs}MultiHeadDotProductAttention_1/"
+        for place, part in enumerate(("query", "key", "value")):
+            rows = slice(place * width, (place + 1) * width)
+            kernel, bias = state[f"{ours}attention.qkv.weight"][rows].T, state[f"{ours}attention.qkv.bias"][rows]
+            arrays[f"{attention}{part}/kernel"] = kernel.reshape(width, heads, -1)
+            arrays[f"{attention}{part}/bias"] = bias.reshape(heads, -1)
+        arrays[f"{attention}out/kernel"] = state[f"{ours}attention.out.weight"].T.reshape(heads, -1, width)
+        arrays[f"{attention}out/bias"] = state[f"{ours}attention.out.bias"]
+    return arrays
+
+
+def test_the_vit_authors_files(tmp_path, monkeypatch):
+    """Of fine-tuning, and of pre-training with its hidden layer; as a path without a folder too."""
+    changes = {"depth": 2, "num_classes": 30, "representation": 192}
+    for extra in ({}, changes):
+        net = saved("vit_ti_16", tmp_path / "own.safetensors", **extra)
+        np.savez(tmp_path / "ViT-Ti_16.npz", **jax_vit(net, 192, 3))
+        monkeypatch.chdir(tmp_path)
+        file = weights.find("vit_ti_16", "ViT-Ti_16.npz")
+        assert list(file.image["mean"]) == list(file.image["std"]) == [0.5] * 3 and file.classes == "imagenet"
+        loaded, report = weights.load_reported("vit_ti_16", file, **extra)
+        assert report == fitting.Report()
+        same_outputs(net, loaded, (1, 3, 224, 224))
+    with pytest.raises(InputError, match=r"of another shape: .*patch_embed.weight \(192x3x16x16 for 384x3x16x16\)"):
+        lamina.load("vit_s_16", "ViT-Ti_16.npz", depth=2, representation=384)
+
+
+def test_archives_hold_numbers_only(tmp_path):
+    np.savez(tmp_path / "code.npz", **{"head/kernel": np.array([{"a": 1}], dtype=object)})
+    np.savez(tmp_path / "text.npz", **{"head/kernel": np.array(["a"])})
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "code.npz").read_bytes()[:100])
+    (tmp_path / "empty.npz").write_bytes(b"")
+    for name, words in (
+        ("code", "does not unpickle code"),
+        ("text", "other things than numbers"),
+        ("cut", "cut"),
+        ("empty", "cut short"),
+    ):
+        with pytest.raises(LaminaError, match=rf"{name}\.npz .*{words}"):
+            lamina.load("vit_ti_16", tmp_path / f"{name}.npz")
+
+
+def test_axes_are_regrouped():
+    value = torch.arange(24).view(2, 3, 4)
+    found = fitting.regroup(value, [[1, 2], [0]])
+    assert found.shape == (12, 2) and all(found[3 * 0 + k, i] == value[i, 0, k] for i in range(2) for k in range(4))
+    assert fitting.regroup(value, [[1], [0]]) is value  # of another number of axes: for the shapes to be refused
+
+
+@pytest.mark.parametrize(
+    ("config", "fits"),
+    [
+        ({"model_type": "resnet"}, "resnet50_v1_5"),  # transformers: the default is v1.5
+        ({"model_type": "resnet", "downsample_in_bottleneck": False}, "resnet50_v1_5"),
+        ({"model_type": "resnet", "downsample_in_bottleneck": True}, "resnet50"),
+        ({"architecture": "resnet50"}, "resnet50_v1_5"),  # timm
+    ],
+)
+def test_the_hub_tells_v1_from_v1_5(tmp_path, monkeypatch, config, fits):
+    """Their keys and shapes are the same."""
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    hub(tmp_path, "someone/net", {"model.safetensors": b"", "config.json": json.dumps(config).encode()})
+    other = "resnet50" if fits == "resnet50_v1_5" else "resnet50_v1_5"
+    assert weights.find(fits, "someone/net").name == "someone/net"
+    with pytest.raises(InputError, match=rf"someone/net does not fit {other}: these fit {fits}$"):
+        lamina.load(other, "someone/net")
+    assert weights.find("resnet18", "someone/net").name == "someone/net"  # no bottlenecks: one network
+
+
+def test_published_hub_weights_are_tags(tmp_path, monkeypatch):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    rows = [(n, w) for n in lamina.names() for w in lamina.spec(n).weights if "hub" in w]
+    assert ("vit_b_16", "google/vit-base-patch16-224") in [(n, w["hub"]) for n, w in rows] and len(rows) > 5
+    for name, row in rows:
+        hub(tmp_path, row["hub"], {"model.safetensors": b""})
+        assert row["tag"] == row["hub"] == weights.find(name, row["tag"]).name
+    assert weights.find("vit_ti_16").name == "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k"  # its only ones: the default
+
+
+@pytest.mark.parametrize("name", lamina.names())
+def test_every_network_of_pictures_has_an_image_specification(name):
+    from lamina.data.image import ImageSpec
+
+    entry = lamina.spec(name)
+    if entry.family != "transformer":
+        assert ImageSpec.of(weights.default_image(entry)).size == entry.input[1]
+
+
 def test_timm_s_image_specification():
     half = {"mean": [0.5] * 3, "std": [0.5] * 3}
     found = weights.hub_image(
@@ -335,6 +555,14 @@ def test_timm_s_image_specification():
     )
     assert (found["size"], found["resize"], found["interpolation"]) == (224, 248, "bicubic")
     assert weights.hub_image({}) == {}
+
+
+@pytest.mark.parametrize("size", [224, {"shortest_edge": 224}])
+def test_transformers_resnet_pictures_are_cropped(size):
+    """Its ConvNextImageProcessor: the shorter side to 224 / .875, then the middle."""
+    settings = {"image_mean": [0.4] * 3, "image_std": [0.2] * 3, "size": size, "crop_pct": 0.875, "resample": 3}
+    found = weights.hub_image(settings)
+    assert (found["size"], found["resize"], found["interpolation"]) == (224, 256, "bicubic") and "squash" not in found
 
 
 @pytest.mark.parametrize("name", [n for n in lamina.names() if any(w.get("url") for w in lamina.spec(n).weights)])

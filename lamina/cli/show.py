@@ -17,7 +17,7 @@ def show(name: Annotated[str, typer.Argument(help="A name of `lamina list`.")], 
         return
     from lamina import units
     from lamina.cost.trace import trace
-    from lamina.report.table import console, cost, table
+    from lamina.report.table import console, cost, stages, table
 
     paper = spec.paper
     home = f", arXiv {paper.arxiv}" if paper.arxiv else ""
@@ -25,9 +25,11 @@ def show(name: Annotated[str, typer.Argument(help="A name of `lamina list`.")], 
     out.print(f'[bold]{spec.name}[/] ({spec.family}): {paper.authors}, "{paper.title}", {paper.venue}, {paper.year}{home}')
     out.print(f"input {units.shape(spec.input)}; {spec.parameters:,} parameters; {spec.macs:,} MACs\n")
     work = trace(registry.build(name, device="meta").eval(), *registry.example(name), name=name)
-    stages = work.by("module")
-    one_container = max(group.macs for group in stages.values()) > 0.9 * work.total().macs
-    out.print(cost(work, "module", 2 if one_container else 1))
+    if names := registry.stages(name):
+        out.print(stages(work, names))
+    else:
+        one_container = max(group.macs for group in work.by("module").values()) > 0.9 * work.total().macs
+        out.print(cost(work, "module", 2 if one_container else 1))
     if spec.figures:
         rows = [
             (f["figure"], str(f["value"]), f["protocol"], f["source"] + ("" if f["status"] == "verified" else " (from memory)"))
@@ -36,7 +38,7 @@ def show(name: Annotated[str, typer.Argument(help="A name of `lamina list`.")], 
         out.print(table(("published", "value", "protocol", "source"), rows, left=("protocol", "source")))
     if spec.weights:
         rows = [
-            (w["tag"], w["source"], str(w.get("top1", "")), w.get("file") or w.get("url", "a file at hand"))
+            (w["tag"], w["source"], str(w.get("top1", "")), w.get("file") or w.get("url") or w.get("hub", "a file at hand"))
             for w in spec.weights
         ]
         out.print(table(("weights", "source", "top-1 %", "where"), rows, left=("source", "where")))

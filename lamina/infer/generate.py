@@ -61,20 +61,22 @@ def greedy(
     min_length: int = 1,
     max_length: int = 256,
     length_penalty: float = 1.0,
+    banned: Sequence[int] = (),
 ) -> list[Hypothesis]:
     """The likeliest next token, again and again until `end`: one hypothesis for each row of `source` (B, S).
 
     Before `min_length` tokens no sequence ends; at `max_length` it is cut. A net with a bound of its own raises if that is
-    smaller.
+    smaller. No sequence has a token of `banned` (Marian's "bad words": the padding token); the others share its probability.
     """
-    _check(min_length, max_length)
+    _check(min_length, max_length, end, banned)
     memory = net.encode(source, source_padding)
     cache, last = Cache(), torch.full((len(source), 1), start, device=source.device)
     ids: list[list[int]] = [[] for _ in range(len(source))]
     sums, lengths = [0.0] * len(source), [0] * len(source)
     alive = list(range(len(source)))
     for step in range(max_length):
-        scores = _log_probabilities(net.decode(last, memory, source_padding, cache=cache), step < min_length, end)
+        logits = net.decode(last, memory, source_padding, cache=cache)
+        scores = _log_probabilities(logits, [*banned, end] if step < min_length else banned)
         values, tokens = scores.max(dim=-1)
         going = []
         for row, (sequence, value, token) in enumerate(zip(alive, values.tolist(), tokens.tolist(), strict=True)):
@@ -109,13 +111,15 @@ def beam_search(
     min_length: int = 1,
     max_length: int = 256,
     length_penalty: float = 1.0,
+    banned: Sequence[int] = (),
 ) -> list[list[Hypothesis]]:
     """The best `hypotheses` of a search with `beams` open sequences for each row of `source` (B, S), best first.
 
     A sequence that ends among the best `beams` candidates is set aside and its place goes to the next open one. A row is
     done with `beams` finished sequences; without a length penalty, once its leading one and as many as asked for have finished.
+    `min_length`, `max_length` and `banned` are those of `greedy`.
     """
-    _check(min_length, max_length)
+    _check(min_length, max_length, end, banned)
     if not 1 <= hypotheses <= beams:
         raise InputError(f"{hypotheses} hypotheses of {beams} beams: from 1 to as many as beams")
     device, batch = source.device, len(source)
@@ -129,7 +133,8 @@ def beam_search(
     finished: list[list[Hypothesis]] = [[] for _ in range(batch)]
     for step in range(max_length):
         logits = net.decode(history[:, :, -1].reshape(-1, 1), memory, source_padding, cache=cache)
-        scores = _log_probabilities(logits, step < min_length, end).unflatten(0, (-1, beams)) + totals[:, :, None]
+        scores = _log_probabilities(logits, [*banned, end] if step < min_length else banned)  # (alive * beams, V)
+        scores = scores.unflatten(0, (-1, beams)) + totals[:, :, None]
         vocabulary = scores.shape[-1]
         # Twice the beams: should every beam's best token be `end`, there are as many open candidates left.
         best, flat = scores.flatten(1).topk(min(2 * beams, beams * vocabulary))  # (alive, 2 * beams)
@@ -167,16 +172,20 @@ def _replace(beams: int, ended: Sequence[int], tokens: Sequence[int], end: int) 
     return [next(spare, k) if k in ended else k for k in range(beams)]
 
 
-def _log_probabilities(logits: Tensor, too_short: bool, end: int) -> Tensor:
-    """(B, T, V) to the last position's log-probabilities (B, V), in float32."""
+def _log_probabilities(logits: Tensor, banned: Sequence[int]) -> Tensor:
+    """(B, T, V) to the last position's log-probabilities (B, V) of the tokens that are not banned, in float32."""
     logits = logits[:, -1].float()
-    if too_short:
-        logits[:, end] = -math.inf
+    if banned:
+        if max(banned) >= logits.shape[-1]:
+            raise InputError(f"a banned token of {max(banned)}: the vocabulary has {logits.shape[-1]}, counted from 0")
+        logits[:, list(banned)] = -math.inf
     return logits.log_softmax(dim=-1)
 
 
-def _check(min_length: int, max_length: int) -> None:
+def _check(min_length: int, max_length: int, end: int, banned: Sequence[int]) -> None:
     if not 0 <= min_length <= max_length or max_length < 1:
         raise InputError(
             f"a sequence of {min_length} to {max_length} tokens: 0 <= min_length <= max_length and 1 <= max_length"
         )
+    if end in banned or any(token < 0 for token in banned):
+        raise InputError(f"banned tokens {list(banned)}: they are from 0 up, and the end token {end} is none of them")

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -9,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lamina import units
-from lamina.workload import Totals, Workload
+from lamina.workload import Layer, Totals, Workload, unique
 
 WIDE = 200  # columns of output that goes to a file or a pipe
 
@@ -35,7 +36,6 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: Sequen
 
 def cost(workload: Workload, by: str, depth: int) -> Table:
     """Parameters, MACs, activations and traffic of each layer, module or kind; weights count where they are first used."""
-    total = workload.total()
     groups = workload.by(by, depth)  # type: ignore[arg-type]
     shapes = {}
     for layer in workload.layers:
@@ -44,21 +44,49 @@ def cost(workload: Workload, by: str, depth: int) -> Table:
             key = ".".join(layer.module.split(".")[:depth]) if layer.module else layer.name
         if layer.outputs:
             shapes[key] = units.shape(layer.outputs[0].shape)
-    columns = [by, "output", "parameters", "MACs", "of MACs", "activations", "read", "written"]
-    if by == "kind":
+    return _costs(by, [(name, shapes.get(name, ""), group) for name, group in groups.items()], workload.total())
+
+
+def stages(workload: Workload, names: Sequence[tuple[str, str]]) -> Table:
+    """The same of each stage of `names`: (module path, the stage that begins at its first layer), in order. Names may come
+    twice, and paths of modules that are not there are passed over. Outputs are those in front of a last reshaping."""
+    groups: list[tuple[str, list[Layer]]] = []
+    place = -1
+    for layer in workload.layers:
+        inside = [path for path, _ in names if f"{layer.module}.".startswith(f"{path}.")]
+        begins = [i for i, (path, _) in enumerate(names) if path == max(inside, key=len, default=None)]
+        # a module that is called again in its own stage does not begin a later one that has its name
+        if not groups or (place not in begins and begins and begins[-1] > place):
+            place = next((i for i in begins if i > place), 0)
+            groups.append((names[place][1], []))
+        groups[-1][1].append(layer)
+    rows, seen = [], set()
+    for name, layers in groups:
+        outputs = [layer.outputs[0] for layer in layers if layer.kind != "view"] or [layers[-1].outputs[0]]
+        fresh = unique(w for layer in layers for w in layer.weights if w.storage not in seen)  # tied ones count once
+        seen |= {w.storage for w in fresh}
+        total = replace(workload.total(layers), parameters=sum(w.numel for w in fresh))
+        rows.append((name, units.shape(outputs[-1].shape), total))
+    return _costs("stage", rows, workload.total())
+
+
+def _costs(first: str, groups: Iterable[tuple[str, str, Totals]], total: Totals) -> Table:
+    """Rows of (name, output shape, totals); kinds have no output."""
+    columns = [first, "output", "parameters", "MACs", "of MACs", "activations", "read", "written"]
+    if first == "kind":
         columns.remove("output")
 
-    def row(name: str, t: Totals) -> list[str]:
+    def row(name: str, shape: str, t: Totals) -> list[str]:
         share = f"{100 * t.macs / total.macs:.1f} %" if total.macs and t.macs else ""
-        cells = [name, shapes.get(name, ""), _count(t.parameters), _count(t.macs), share, _count(t.activations)]
+        cells = [name, shape, _count(t.parameters), _count(t.macs), share, _count(t.activations)]
         cells += [units.bytes_(t.bytes_read) if t.bytes_read else "", units.bytes_(t.bytes_written) if t.bytes_written else ""]
-        if by == "kind":
+        if first == "kind":
             del cells[1]
         return cells
 
-    rows = [row(name, group) for name, group in groups.items()]
+    rows = [row(*group) for group in groups]
     rows.append([""] * len(columns))
-    rows.append(row("total", total))
+    rows.append(row("total", "", total))
     return table(columns, rows)
 
 

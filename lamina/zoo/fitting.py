@@ -1,11 +1,12 @@
 """Fitting the tensors of a weight file to a network: other people's names, other numbers of classes, channels, pixels.
 
-The names are tables of `published.toml`: `keys` renames (the first rule that fits a key alone), `join` concatenates what is
-one matrix here, `flatten` drops axes of size one, `optional` are keys that may be left over.
+The names are tables of `published.toml`: `keys` renames (the first rule that fits a key alone), `axes` reorders and merges
+the axes of the tensors so renamed, `join` concatenates what is one matrix here, `optional` are keys that may be left over.
 """
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +35,16 @@ class Report:
 
 def naming(entry: registry.Spec, state: Mapping[str, Any]) -> Mapping[str, Any]:
     """The key naming of `published.toml` whose marker the file's keys show; empty where they are ours."""
-    for table in registry.published()["naming"].values():
-        ours = table["family"] == entry.family and table.get("network", entry.name) == entry.name
-        if ours and any(re.search(table["marker"], key) for key in state):
-            return table
-    return {}
+    return next((table for table in _namings(entry) if _marked(table, state)), {})
+
+
+def _namings(entry: registry.Spec) -> list[Mapping[str, Any]]:
+    tables = registry.published()["naming"].values()
+    return [t for t in tables if t["family"] == entry.family and t.get("network", entry.name) == entry.name]
+
+
+def _marked(table: Mapping[str, Any], state: Mapping[str, Any]) -> bool:
+    return any(re.search(table["marker"], key) for key in state)
 
 
 def fit(name: str, module: "nn.Module", state: Mapping[str, "Tensor"], source: str) -> Report:
@@ -53,7 +59,10 @@ def fit(name: str, module: "nn.Module", state: Mapping[str, "Tensor"], source: s
 
     entry = registry.spec(name)
     wanted = module.state_dict()
-    state = translate(naming(entry, state), state, wanted)
+    for table in _namings(entry):  # in their order: one may lead to the names of another
+        if _marked(table, state):
+            state = translate(table, state, wanted)
+    state = dict(state)
     own = {k: tuple(v.shape) for k, v in wanted.items()}
     given = {k: tuple(v.shape) for k, v in state.items()}
     whole = {k: s for k, s in own.items() if k in given or not k.endswith("num_batches_tracked")} == given
@@ -80,11 +89,12 @@ def translate(table: Mapping[str, Any], state: Mapping[str, "Tensor"], wanted: M
     import torch
 
     state = {rename(key, table.get("keys", [])): value for key, value in state.items()}
+    for pattern, groups in table.get("axes", []):
+        state |= {key: regroup(value, groups) for key, value in state.items() if re.search(pattern, key)}
     for whole, parts in table.get("join", {}).items():
         for key in [k for k in state if f".{parts[0]}." in k]:
             pieces = [state.pop(key.replace(parts[0], part)) for part in parts]
             state[key.replace(parts[0], whole)] = torch.cat(pieces)
-    state |= {key: state[key].flatten() for key in table.get("flatten", []) if key in state}
     if "optional" in table:  # auxiliary heads, which the network may be built without
         state = {k: v for k, v in state.items() if k in wanted or not re.search(table["optional"], k)}
     return state
@@ -96,6 +106,15 @@ def rename(key: str, rules: list[list[str]]) -> str:
         if hits:
             break
     return key
+
+
+def regroup(value: "Tensor", groups: Sequence[Sequence[int]]) -> "Tensor":
+    """The tensor with an axis for each group, into which the axes named there are merged: [[1, 2], [0]] makes (D, heads, d)
+    to (heads * d, D). One of another number of axes is returned as it is: the shapes are compared later."""
+    axes = [axis for group in groups for axis in group]
+    if value.dim() != len(axes):
+        return value
+    return value.permute(axes).reshape([math.prod(value.shape[axis] for axis in group) for group in groups])
 
 
 def _base_shapes(entry: registry.Spec, module: "nn.Module", wanted: Mapping[str, "Tensor"]) -> Shapes:
@@ -126,8 +145,6 @@ def _check(entry: registry.Spec, state: Mapping[str, "Tensor"], base: Shapes, so
 
 def adapt(key: str, value: "Tensor", shape: tuple[int, ...]) -> "Tensor | None":
     """A weight for another number of input channels or another grid of patches; None where it cannot be carried over."""
-    import math
-
     import torch
 
     if len(shape) == 4 and shape[0] == value.shape[0] and shape[2:] == value.shape[2:] and shape[1] != value.shape[1]:

@@ -96,6 +96,15 @@ def spec(name: str) -> Spec:
     )
 
 
+def stages(name: str) -> list[tuple[str, str]]:
+    """(module path, the paper's name of the stage that begins there), in order; empty where no paper names them."""
+    family = spec(name).family
+    keys = (name, f"{family}_cifar" if name.endswith("_cifar") else name, family)
+    tables = {key: table["rows"] for table in published()["stages"] for key in table["of"]}
+    rows = next((tables[key] for key in keys if key in tables), [])
+    return [(path, stage) for path, stage in rows]
+
+
 def build(name: str, *, device: "torch.device | str | None" = None, **changes: Any) -> "nn.Module":
     """The network `name`, initialised as its paper says, in training mode.
 

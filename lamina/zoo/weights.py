@@ -1,4 +1,5 @@
-"""Weight files: finding, reading and fitting them. Safetensors, or torch files read with `weights_only`; never pickle."""
+"""Weight files: finding, reading and fitting them. Safetensors, torch files read with `weights_only`, NumPy's archives
+without objects; never pickle."""
 
 import hashlib
 import json
@@ -8,7 +9,7 @@ import pickle
 import re
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,11 @@ from lamina.zoo import registry
 from lamina.zoo.fitting import Report, fit, naming
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor, nn
 
-HUB_ID = r"(hf-hub:)?[\w.-]+/[\w.-]+(?<!\.safetensors)(?<!\.pth)(?<!\.pt)(?<!\.th)(?<!\.bin)"  # owner/name, and no file's
-TORCH_SUFFIXES = (".pt", ".pth", ".th", ".bin", ".tar")
+SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".bin", ".tar", ".npz")
+HUB_ID = r"(hf-hub:)?[\w.-]+/[\w.-]+" + "".join(rf"(?<!\{suffix})" for suffix in SUFFIXES)  # owner/name, and no file's
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,12 @@ def find(name: str, weights: str | Path | None = None) -> WeightFile:
     its keys' naming, else that of the network's data set.
     """
     entry = registry.spec(name)
-    tags = {row["tag"]: row for row in entry.weights if "url" in row or "file" in row}
+    tags = {row["tag"]: row for row in entry.weights if {"url", "file", "hub"} & set(row)}
     path = Path(weights) if weights is not None else None
     if path is not None and str(weights) not in tags and not path.exists() and re.fullmatch(HUB_ID, str(weights)):
         return _from_hub(entry, str(weights).removeprefix("hf-hub:"))
     if path is not None and str(weights) not in tags:
-        if path.suffix in (".safetensors", *TORCH_SUFFIXES) or path.exists():
+        if path.suffix in SUFFIXES or path.exists():
             return _describe(entry, path)
         known = f"its tags are {', '.join(tags)}" if tags else "it has no tags"
         raise InputError(f"{name}: {weights!s} is neither a weight file nor a tag; {known}")
@@ -59,12 +61,15 @@ def find(name: str, weights: str | Path | None = None) -> WeightFile:
     row = tags[str(weights)] if weights is not None else next(iter(tags.values()))
     if "file" in row:
         return _describe(entry, Path(str(files("lamina.zoo").joinpath("pretrained", row["file"]))))
+    if "hub" in row:
+        return _from_hub(entry, row["hub"])
     path = cache_dir() / "weights" / row["url"].rsplit("/", 1)[1]
     if not path.exists():
         try:
             download(row["url"], path, row["sha256"])
         except LaminaError as error:
-            raise LaminaError(f"{name}: {error}; with the file at hand, give --weights FILE") from error
+            hint = f"with the file at hand, put it at {path} or give --weights FILE"
+            raise LaminaError(f"{name}: {error}; {hint}") from error
     return WeightFile(f"{name}:{row['tag']}", path, row.get("image") or default_image(entry), row.get("classes", ""))
 
 
@@ -109,10 +114,23 @@ def _from_hub(entry: registry.Spec, repository: str) -> WeightFile:
             "file with --weights FILE"
         )
     image = default_image(entry)
-    settings = get("preprocessor_config.json") or get("config.json")
-    if settings is not None:
+    config, settings = get("config.json"), get("preprocessor_config.json")
+    if config is not None:
+        _check_variant(entry, repository, json.loads(config.read_text()))
+    if settings := settings or config:
         image |= hub_image(json.loads(settings.read_text()))
     return WeightFile(repository, path, image, default_classes(entry))
+
+
+def _check_variant(entry: registry.Spec, repository: str, config: Mapping[str, Any]) -> None:
+    """Refuse the weights of a network that has the same keys and shapes but is another one, as the hub's config.json tells."""
+    for row in registry.published()["hub"]:
+        if row["family"] == entry.family and re.search(row["matches"], json.dumps(config.get(row["setting"]))):
+            theirs = replace(entry.config, **{row["field"]: row["value"]})
+            fitting = [name for name in registry.names(entry.family) if registry.spec(name).config == theirs]
+            if fitting and entry.name not in fitting:
+                raise InputError(f"{repository} does not fit {entry.name}: these fit {' and '.join(fitting)}")
+            return
 
 
 def _hub_answers() -> bool:
@@ -136,9 +154,11 @@ def hub_image(config: Mapping[str, Any]) -> dict[str, Any]:
         side = timm["input_size"][-1]
         image |= {"size": side, "resize": int(side / timm.get("crop_pct", 0.875))}
         image["interpolation"] = "bicubic" if timm.get("interpolation") == "bicubic" else "bilinear"
-    elif config.get("size"):  # transformers: ViT's pictures are squashed to their size
-        side = config["size"]["height"] if isinstance(config["size"], dict) else config["size"]
-        image |= {"size": side, "resize": side, "squash": True}
+    elif size := config.get("size"):  # transformers: ViT's pictures are squashed to their size, ResNet's are cropped
+        side = size if isinstance(size, int) else size.get("height") or size["shortest_edge"]
+        cropped = "crop_pct" in config or (isinstance(size, dict) and "shortest_edge" in size)
+        share = config.get("crop_pct") or 224 / 256
+        image |= {"size": side, "resize": int(side / share)} if cropped else {"size": side, "resize": side, "squash": True}
         image["interpolation"] = "bicubic" if config.get("resample") == 3 else "bilinear"  # Pillow's numbers
     return image
 
@@ -148,7 +168,10 @@ def default_image(entry: registry.Spec) -> dict[str, Any]:
     images = registry.published()["image"]
     if entry.input[0] == 1:
         return dict(images["mnist"]) | {"size": entry.input[1], "pad": (entry.input[1] - 28) // 2}
-    return dict(images["cifar"] if entry.input[1] == 32 else images["imagenet"]) | {"size": entry.input[1]}
+    image = dict(images["cifar"] if entry.input[1] == 32 else images["imagenet"]) | {"size": entry.input[1]}
+    if image["size"] > image["resize"]:
+        image["resize"] = image["size"] * 8 // 7  # 256 to 224, too
+    return image
 
 
 def default_classes(entry: registry.Spec) -> str:
@@ -185,6 +208,8 @@ def read_state(path: Path) -> dict[str, "Tensor"]:
             return load_file(path)
         except (SafetensorError, OSError) as error:
             raise LaminaError(f"{path} is cut short or not a safetensors file ({error}): fetch it again") from error
+    if path.suffix == ".npz":
+        return {key: torch.from_numpy(value) for key, value in _arrays(path).items()}
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -198,6 +223,23 @@ def read_state(path: Path) -> dict[str, "Tensor"]:
     if not isinstance(content, dict) or not all(isinstance(v, torch.Tensor) for v in content.values()):
         raise LaminaError(f"{path} holds no state dict: a dictionary from names to tensors")
     return {str(key).removeprefix("module."): value for key, value in content.items()}
+
+
+def _arrays(path: Path) -> "dict[str, np.ndarray]":
+    """The arrays of a NumPy archive by name."""
+    import numpy as np
+
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+    except ValueError as error:
+        raise LaminaError(f"{path} holds other things than arrays, or is damaged; Lamina does not unpickle code") from error
+    except Exception as error:  # the content is anybody's
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise LaminaError(f"{path} is cut short or no archive of arrays ({reason[:120]}): fetch it again") from error
+    if other := [key for key, value in arrays.items() if value.dtype.kind not in "fiub"]:
+        raise LaminaError(f"{path} holds other things than numbers: {other[0]} is of type {arrays[other[0]].dtype}")
+    return arrays
 
 
 def load(name: str, weights: str | Path | WeightFile | None = None, *, device: str = "cpu", **changes: Any) -> "nn.Module":
