@@ -87,7 +87,7 @@ def tensors(model: ModelProto) -> Iterator[TensorProto]:
                 yield from a.tensors
 
 
-ITEM_BITS = {
+ITEM_BITS: dict[int, int] = {
     TensorProto.FLOAT: 32, TensorProto.DOUBLE: 64, TensorProto.FLOAT16: 16, TensorProto.BFLOAT16: 16, TensorProto.INT64: 64,
     TensorProto.INT32: 32, TensorProto.INT16: 16, TensorProto.INT8: 8, TensorProto.UINT64: 64, TensorProto.UINT32: 32,
     TensorProto.UINT16: 16, TensorProto.UINT8: 8, TensorProto.BOOL: 8, TensorProto.COMPLEX64: 64, TensorProto.COMPLEX128: 128,

@@ -1,19 +1,20 @@
 """An ONNX file becomes a `Workload`: every node once, in the file's order, by shapes alone. No weight is read.
 
 What is a parameter. A file does not tell parameters from other constants, so the rule is by use. A stored tensor is a
-parameter if it reaches (also through DequantizeLinear, Transpose, Split and other operators on constants alone) a weight, bias
-or scale input of a convolution, product, recurrence, norm or embedding; an initializer of more than one element also if it is
-added, multiplied or concatenated to an activation (a bias after a product, positions, a class token), and so is one that
-nothing uses. The value of a `Constant` node is one only if it is of floating point and feeds the first kind of input. Hence
-tables that a module holds as buffers, such as sinusoids, are parameters in its file. Other stored numbers (running statistics,
-scales and zero points, fixed means and masks) are buffers. A parameter has the type it is stored in; packed 4-bit weights
-have the shape they are stored in. Exporters fold batch norms into convolutions: their scales and shifts are then a bias. They
-write a tied embedding a second time, transposed, for the product: the two are one `Weight` if the file itself holds the data.
+parameter if it reaches (also through DequantizeLinear, Transpose, Split and other operators on constants alone) a weight,
+bias or scale input of a convolution, product, recurrence, norm or embedding; an initializer of more than one element also if
+it is added, multiplied or concatenated to an activation (a bias after a product, positions, a class token), and so is one
+that nothing uses. The value of a `Constant` node is one only if it is of floating point and feeds the first kind of input.
+Hence tables that a module holds as buffers, such as sinusoids, are parameters in its file. Other initializers of more than
+one number (running statistics, scales and zero points, fixed means and masks) are buffers. A parameter has the type that it
+is stored in; packed 4-bit weights have the shape that they are stored in. Exporters fold batch norms into convolutions: scale
+and shift are then one bias. They write a tied embedding a second time, transposed, for the product: the two are one `Weight`
+if the file itself holds the data.
 
 What runs once, when the file is loaded, is free: nodes on constants alone, and the arithmetic of shapes. Of an If whose
 condition is no constant the branch with more MACs is counted (the layer's attributes name it). A Loop's body is counted once,
 its products and other arithmetic `trips` times; a trip count that is no constant, or sizes that change from step to step, are
-listed as unknown. Scan counts its body as many times as its sequence is long.
+listed as unknown. Scan counts its body as many times as its sequence is long. Bytes and lifetimes are those of one step.
 """
 
 import math
@@ -29,6 +30,7 @@ from lamina.errors import InputError, LaminaError
 
 try:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, defs
+    from onnx.checker import ValidationError
     from onnx.shape_inference import InferenceError
 except ImportError as error:
     raise LaminaError('ONNX files need onnx: pip install "lamina[onnx]"') from error
@@ -49,8 +51,9 @@ from lamina.cost.onnx_values import (
     fold,
     infer,
     plain,
+    recorded,
 )
-from lamina.workload import Coverage, Kind, Layer, Lifetime, Part, Tensor, Unknown, Weight, Workload
+from lamina.workload import Coverage, Kind, Layer, Lifetime, Loops, Part, Tensor, Unknown, Weight, Workload
 
 Scope = ChainMap[str, Value]
 Claim = tuple[int | str, ...]  # a size, or the name of a free one ("?" without a name)
@@ -116,7 +119,7 @@ class Step:
     inputs: list[int]
     outputs: list[int]
     weights: list[Stored]
-    loops: tuple[Any, ...] = ()
+    loops: tuple[Loops, ...] = ()
     ops: dict[str, int] = field(default_factory=dict)
     unknown: tuple[str, tuple[Shape, ...], tuple[Shape, ...]] | None = None
 
@@ -216,7 +219,7 @@ class Reader:
         """A new tensor, in a storage of its own or in that of `like`."""
         storage = self.tensors[like.tensor][2] if like is not None and like.tensor is not None else len(self.storages)
         if storage == len(self.storages):
-            self.storages.append(Tensor(0, shape, dtype, 0, 0, "activation", False).bytes)
+            self.storages.append(Tensor(0, shape, recorded(dtype), 0, 0, "activation", False).bytes)
         self.tensors.append((shape, dtype, storage))
         return Value(shape, dtype, tensor=len(self.tensors) - 1)
 
@@ -253,7 +256,7 @@ class Reader:
                 if name in scope.maps[0]:
                     raise LaminaError(f"{self.at(label, proto)} makes {name} a second time")
                 if name:
-                    self.compare(name, value, claims.get(name), self.at(label, proto))
+                    self.compare(name, value, claims.get(name), label, proto)
                     scope[name] = value
         return [self.look_up(v.name, scope, graph, "the graph's output") for v in graph.output]
 
@@ -270,7 +273,7 @@ class Reader:
             held.used = True
         return found
 
-    def compare(self, name: str, value: Value, sizes: Claim | None, node: str) -> None:
+    def compare(self, name: str, value: Value, sizes: Claim | None, label: str, proto: NodeProto) -> None:
         """Hold what the file claims of a tensor against what its operator makes; take it where nothing else is known."""
         if sizes is None or value.items is not None:
             return
@@ -285,7 +288,8 @@ class Reader:
             isinstance(c, int) and c != s for c, s in zip(sizes, value.shape, strict=True)
         ):
             text = "x".join(map(str, value.shape)) or "a scalar"
-            raise LaminaError(f"{node}: the file says that {name} is {'x'.join(map(str, sizes))}, and the node makes {text}")
+            said = "x".join(map(str, sizes)) or "a scalar"
+            raise LaminaError(f"{self.at(label, proto)}: the file says that {name} is {said}, and the node makes {text}")
 
     def visit(self, proto: NodeProto, label: str, given: list[Value | None], scope: Scope) -> list[Value]:
         domain = "" if proto.domain in STANDARD else proto.domain
@@ -299,9 +303,11 @@ class Reader:
         node = Node(proto.op_type, domain, label, proto, found, given, opset, len(self.tensors))
         known = domain == "" or domain == "com.microsoft"
         failure = self.infer(node, known)
+        sized = False  # an operator that is known, of tensors whose sizes are not
         try:
             cost = onnx_ops.cost(node) if known else None
         except UnknownShape:
+            sized = True
             free = node.op in onnx_ops.VIEWS or node.op in onnx_ops.COPIES
             cost = onnx_ops.Cost("copy") if free else None
         if failure is not None:
@@ -311,7 +317,7 @@ class Reader:
         if cost is not None and not cost.loops and fixed and node.op not in onnx_ops.RANDOM:
             self.record.free += 1
             return self.constants(node)
-        return self.emit(node, cost)
+        return self.emit(node, cost, sized)
 
     def infer(self, node: Node, known: bool) -> str | None:
         """Set the node's output shapes; what the standard finds wrong with it is returned."""
@@ -326,7 +332,7 @@ class Reader:
                 node.outputs = shapes(node)[: len(node.proto.output)]
         except UnknownShape:
             pass
-        except InferenceError as error:
+        except (InferenceError, ValidationError) as error:
             text = first_line(error)
             return text[text.rfind("): ") + 3 :] if "): " in text else text
         return None
@@ -358,8 +364,9 @@ class Reader:
             results.append(Value(shape if value is None else value.shape, dtype, value, True, tuple(sources)))
         return results
 
-    def emit(self, node: Node, cost: onnx_ops.Cost | None) -> list[Value]:
-        """Record a node that runs each time; its outputs are new tensors, a view's in its input's storage."""
+    def emit(self, node: Node, cost: onnx_ops.Cost | None, known: bool) -> list[Value]:
+        """Record a node that runs each time; its outputs are new tensors, a view's in its input's storage. Without a cost
+        its operator is unknown, or, if `known`, its sizes are."""
         kind = "other" if cost is None else cost.kind
         weights = self.parameters(node)
         viewed = node.inputs[0] if kind == "view" and node.inputs else None
@@ -370,6 +377,7 @@ class Reader:
         inputs = [v.tensor for v in node.inputs if v is not None and v.tensor is not None]
         if cost is None:
             name = f"{node.domain}.{node.op}" if node.domain else node.op
+            name += " (its sizes depend on values)" if known else ""
             shapes = [[v.shape for v in group if v is not None and v.shape is not None] for group in (node.inputs, results)]
             self.step(node.proto, node.label, node.attributes, "other", inputs, results, weights)
             self.record.steps[-1].unknown = (name, tuple(shapes[0]), tuple(shapes[1]))
@@ -381,7 +389,18 @@ class Reader:
             self.record.counted += 1
         return results
 
-    def step(self, proto, label, found, kind, inputs, results, weights=(), loops=(), ops=None) -> None:  # type: ignore[no-untyped-def]
+    def step(
+        self,
+        proto: NodeProto,
+        label: str,
+        found: dict[str, Any],
+        kind: Kind,
+        inputs: list[int],
+        results: Sequence[Value],
+        weights: Sequence[Stored] = (),
+        loops: tuple[Loops, ...] = (),
+        ops: dict[str, int] | None = None,
+    ) -> None:
         module, module_type = module_of(proto, label, kind, weights)
         outputs = [v.tensor for v in results if v.tensor is not None]
         self.record.steps.append(
@@ -449,11 +468,11 @@ class Reader:
             raise MissingInput("lacks its body or a value that the body takes")
         start = given[2 : len(body.input)]
         carried = [self.moving(v) for v in start]
-        entered = [Value((), "int64"), Value((), "bool"), *carried]
+        entered = [Value((), "int64"), Value((), "bool", np.array(True), True), *carried]  # it runs while that is true
         values = {v.name: value for v, value in zip(body.input, entered, strict=True)}
         outputs, record = self.apart(body, scope, values, f"{label}/")
         kept, stacked = outputs[1 : 1 + len(carried)], outputs[1 + len(carried) :]
-        trips = self.trips(given, body, outputs[0], entered[1])
+        trips = self.trips(given, outputs[0])
         changing = any(a.shape != b.shape for a, b in zip(carried, kept, strict=True))
         self.record.add(record, 1 if trips is None else trips) if trips != 0 else None
         final = [a if trips == 0 and a is not None else b for a, b in zip(start, kept, strict=True)]
@@ -471,16 +490,17 @@ class Reader:
             self.record.free += 1
         return results
 
-    def trips(self, given: Sequence[Value | None], body: GraphProto, after: Value, entered: Value) -> int | None:
-        """How often a loop runs, if its inputs and its body's condition are constants."""
+    def trips(self, given: Sequence[Value | None], after: Value) -> int | None:
+        """How often a loop runs, if its inputs and the condition `after` a step are constants."""
         limit, condition = given[0], given[1]
         if condition is not None and condition.data is not None and not condition.data.any():
             return 0
-        endless = after is entered or (after.data is not None and bool(after.data.all()))
-        if endless and (condition is None or condition.data is not None) and limit is not None and limit.data is not None:
-            return max(int(limit.data.reshape(-1)[0]), 0)
-        stops = after.data is not None and not after.data.any()  # after the first
-        return 1 if stops and condition is None and limit is None else None
+        if (condition is not None and condition.data is None) or after.data is None:
+            return None
+        most = None if limit is None or limit.data is None else max(int(limit.data.reshape(-1)[0]), 0)
+        if after.data.all():
+            return most
+        return 1 if limit is None else None if most is None else min(most, 1)
 
     def moving(self, value: Value | None, lost: bool = False) -> Value:
         """A value that a loop carries: nothing is known of it from step to step but its shape, and that only unless `lost`."""
@@ -559,11 +579,11 @@ class Reader:
         buffers = 0
         for held in self.stored:
             if held.part is None:
-                if held.dtype in FLOATS | QUANTISED and not held.constant_node:
+                if held.dtype in FLOATS | QUANTISED and not held.constant_node and math.prod(held.shape) > 1:
                     buffers += math.prod(held.shape)
             elif held.tied is None:
                 floating = held.dtype in FLOATS
-                weights[held] = Weight(names[held], held.shape, held.dtype, len(weights), held.part, floating)
+                weights[held] = Weight(names[held], held.shape, recorded(held.dtype), len(weights), held.part, floating)
         weights.update({held: weights[held.tied] for held in self.stored if held.tied is not None})
         return weights, buffers
 
@@ -575,7 +595,7 @@ class Reader:
         tensors = []
         for number, (shape, dtype, storage) in enumerate(self.tensors):
             role = "input" if number in sources else "output" if number in finals else "activation"
-            tensors.append(Tensor(number, shape, dtype, storage, self.storages[storage], role, False))
+            tensors.append(Tensor(number, shape, recorded(dtype), storage, self.storages[storage], role, False))
         names, calls = name_layers(self.record.steps)
         layers: list[Layer] = []
         unknown: list[Unknown] = []

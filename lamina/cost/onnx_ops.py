@@ -41,7 +41,7 @@ _RECURRENT: dict[int, Part] = {1: "weight", 2: "weight", 3: "bias", 7: "weight"}
 # A constant of whatever origin that feeds one of these inputs is a parameter.
 WEIGHTS: dict[str, dict[int, Part]] = {
     **dict.fromkeys(("Conv", "ConvTranspose", "FusedConv", "NhwcConv", "NhwcFusedConv"), {1: "weight", 2: "bias"}),
-    **dict.fromkeys(("Attention.com.microsoft", "QAttention", "QOrderedMatMul"), {1: "weight", 2: "bias"}),
+    **dict.fromkeys(("Attention.com.microsoft", "QAttention"), {1: "weight", 2: "bias"}),
     **dict.fromkeys(("MatMul", "FusedMatMul", "TransposeMatMul", "Einsum", "MatMulInteger"), {0: "weight", 1: "weight"}),
     **dict.fromkeys(("Gemm", "FusedGemm"), {0: "weight", 1: "weight", 2: "bias"}),
     **dict.fromkeys(("RNN", "LSTM", "GRU"), _RECURRENT),
@@ -49,9 +49,9 @@ WEIGHTS: dict[str, dict[int, Part]] = {
     **dict.fromkeys(("GroupNormalization", "GroupNorm"), {1: "norm", 2: "norm"}),
     **dict.fromkeys(("RMSNormalization", "SimplifiedLayerNormalization"), {1: "norm"}),
     **dict.fromkeys(("BiasGelu", "FastGelu", "BiasSplitGelu", "BiasSoftmax"), {1: "bias"}),
-    **dict.fromkeys(("PRelu", "ConvInteger", "CausalConvWithState"), {1: "weight"}),
+    **dict.fromkeys(("PRelu", "ConvInteger"), {1: "weight"}),
     **dict.fromkeys(("Gather", "GatherBlockQuantized"), {0: "weight"}),
-    "ConvInteger": {1: "weight"},
+    "CausalConvWithState": {1: "weight", 2: "bias"},
     "DeformConv": {1: "weight", 3: "bias"},
     "QLinearConv": {3: "weight", 8: "bias"},
     "QLinearMatMul": {0: "weight", 3: "weight"},
@@ -305,6 +305,33 @@ def _attention(n: Node) -> Cost:
     return attend(n, q, (*k[:2], k[2] + past, k[3]), (*v[:2], v[2] + past, v[3]), mask=n.has(3))
 
 
+@rule("LinearAttention")
+def _linear_attention(n: Node) -> Cost:
+    """A state (key size, value size) a head, to which a step adds key by value, and from which each query reads; the delta
+    rules also read it with the key."""
+    q, k, v = n.shape(0), n.shape(1), n.shape(2)
+    heads, shared = n.get("q_num_heads", 0), n.get("kv_num_heads", 0)
+    if min(heads, shared) < 1 or q[2] % heads or k[2] % shared or v[2] % shared:
+        raise ShapeError(f"{formulas._x(q)}, {formulas._x(k)} and {formulas._x(v)} do not part into {heads} and {shared} heads")
+    size, width, steps = k[2] // shared, v[2] // shared, q[1]
+    written = Loops(N=size, G=q[0] * shared, M=width, C=1, times=steps, operands=(n.ref(1), n.ref(2), "state"))
+    read = Loops(N=1, G=q[0] * heads, M=width, C=size, times=steps, operands=(n.ref(0), "state", n.result))
+    nests = (written, read)
+    if "delta" in n.get("update_rule", "gated_delta"):
+        nests += (Loops(N=1, G=q[0] * shared, M=width, C=size, times=steps, operands=(n.ref(1), "state", "error")),)
+    return Cost("matmul", nests)
+
+
+@rule("CausalConvWithState")
+def _causal_conv(n: Node) -> Cost:
+    x, w = n.shape(0), n.shape(1)
+    if len(x) != 3 or len(w) != 3 or w[:2] != (x[1], 1):
+        raise ShapeError(f"a causal convolution of {formulas._x(x)} by {formulas._x(w)} does not fit")
+    operands = (n.ref(0), n.ref(1), n.result)
+    nest = Loops(x[0], x[1], 1, 1, x[2:], w[2:], (1,), ((w[2] - 1, 0),), (1,), operands=operands)
+    return _with_activation(n, Cost("conv", (nest,), {"add": math.prod(x)} if n.has(2) else {}), x)
+
+
 @rule("AffineGrid")
 def _affine_grid(n: Node) -> Cost:
     theta, grid = n.shape(0), n.output()
@@ -376,10 +403,10 @@ ACTIVATIONS: dict[str, dict[str, int]] = {
 @rule("Softmax", "LogSoftmax", "Hardmax", "QLinearSoftmax", "BiasSoftmax", "SoftmaxCrossEntropyLoss")
 def _softmax(n: Node) -> Cost:
     """Up to opset 12 all axes from `axis` on are one; from 13 on it is the one axis."""
-    shape, opset = n.shape(0), n.get("opset", n.opset)
+    shape, opset = n.shape(0), n.opset if n.domain == "" else 13
     elements = math.prod(shape)
     loss = n.op == "SoftmaxCrossEntropyLoss"
-    axis = 1 if loss else n.get("axis", 1 if opset < 13 or n.op == "BiasSoftmax" else -1)
+    axis = 1 if loss else n.get("axis", 1 if opset < 13 else -1)
     if shape and not -len(shape) <= axis < len(shape):
         raise ShapeError(f"has no axis {axis} (input {formulas._x(shape)})")
     length = math.prod(shape[axis:]) if opset < 13 and not loss else shape[axis] if shape else 1
@@ -450,6 +477,14 @@ COPIES = {
     "SplitToSequence", "ConcatFromSequence", "Optional", "OptionalGetElement", "OptionalHasElement",
 }  # fmt: skip
 RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
+
+
+@rule("Reshape")
+def _reshape(n: Node) -> Cost:
+    before, after = n.shape(0), n.output()
+    if math.prod(before) != math.prod(after):
+        raise ShapeError(f"cannot make {formulas._x(after)} of {formulas._x(before)}")
+    return Cost("view")
 
 
 @rule("Gather", "GatherBlockQuantized")

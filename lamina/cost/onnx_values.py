@@ -18,22 +18,32 @@ from lamina.cost.formulas import Shape
 
 LIMIT = 4096  # the most elements of a constant whose value is followed
 
-# The record's names of ONNX's types. What is smaller than a byte is given a byte, and a string one too.
-DTYPES = {
+# ONNX's element types by name, as torch has them.
+DTYPES: dict[int, str] = {
     TensorProto.FLOAT: "float32", TensorProto.DOUBLE: "float64", TensorProto.FLOAT16: "float16",
-    TensorProto.BFLOAT16: "bfloat16", TensorProto.FLOAT8E4M3FN: "float8_e4m3fn", TensorProto.FLOAT8E4M3FNUZ: "float8_e4m3fn",
-    TensorProto.FLOAT8E5M2: "float8_e5m2", TensorProto.FLOAT8E5M2FNUZ: "float8_e5m2", TensorProto.COMPLEX64: "complex64",
-    TensorProto.COMPLEX128: "complex128", TensorProto.INT64: "int64", TensorProto.INT32: "int32", TensorProto.INT16: "int16",
-    TensorProto.INT8: "int8", TensorProto.INT4: "int8", TensorProto.UINT64: "uint64", TensorProto.UINT32: "uint32",
-    TensorProto.UINT16: "uint16", TensorProto.UINT8: "uint8", TensorProto.UINT4: "uint8", TensorProto.BOOL: "bool",
+    TensorProto.BFLOAT16: "bfloat16", TensorProto.FLOAT8E4M3FN: "float8_e4m3fn", TensorProto.FLOAT8E5M2: "float8_e5m2",
+    TensorProto.COMPLEX64: "complex64", TensorProto.COMPLEX128: "complex128", TensorProto.INT64: "int64",
+    TensorProto.INT32: "int32", TensorProto.INT16: "int16", TensorProto.INT8: "int8", TensorProto.UINT64: "uint64",
+    TensorProto.UINT32: "uint32", TensorProto.UINT16: "uint16", TensorProto.UINT8: "uint8", TensorProto.BOOL: "bool",
 }  # fmt: skip
-CODES = {name: code for code, name in reversed(DTYPES.items())}
-FLOATS = {"float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"}
-QUANTISED = {"int8", "uint8"}
+CODES = {name: code for code, name in DTYPES.items()}
+_NAMES = {code: name for name, code in TensorProto.DataType.items()}
 
 
 def dtype_of(code: int) -> str:
-    return DTYPES.get(code, "uint8")
+    """The name of an element type; those that the record does not know keep ONNX's (STRING, INT4, FLOAT8E5M2FNUZ)."""
+    return DTYPES.get(code) or _NAMES.get(code, "UNDEFINED")
+
+
+def recorded(dtype: str) -> str:
+    """The name in the record: what is smaller than a byte is given a byte, and a string one too."""
+    return dtype if dtype in CODES else {"INT4": "int8", "INT2": "int8"}.get(dtype, "uint8")
+
+
+FLOATS = {"float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"} | {
+    dtype_of(code) for name, code in TensorProto.DataType.items() if name.startswith("FLOAT")
+}
+QUANTISED = {"int8", "uint8", "INT4", "UINT4", "INT2", "UINT2"}
 
 
 @dataclass(slots=True)
@@ -55,7 +65,7 @@ class Value:
         return math.prod(self.shape or ())
 
     def proto(self) -> TypeProto:
-        return helper.make_tensor_type_proto(CODES[self.dtype], self.shape)
+        return helper.make_tensor_type_proto(CODES.get(self.dtype) or TensorProto.DataType.Value(self.dtype), self.shape)
 
 
 @dataclass(slots=True)
@@ -142,12 +152,16 @@ _SAME = {
     "LeakyRelu", "Gelu", "Clip", "Elu", "HardSigmoid", "HardSwish", "Floor", "Ceil", "Round", "Sin", "Cos", "Not", "Softplus",
 }  # fmt: skip
 
+POOLS = {"MaxPool", "AveragePool", "LpPool"}
+
 
 def infer(node: Node, opsets: dict[str, int], ir_version: int) -> list[tuple[Shape | None, str]]:
     """Shape and type of each output of an operator of the standard. What the standard finds wrong is an
     `onnx.shape_inference.InferenceError`."""
     if node.op in _SAME and len(node.proto.output) == 1:
         return [(node.value(0).shape, node.value(0).dtype)]
+    if node.op == "Range":  # the standard's inference refuses one-element vectors, which runtimes and its own tests take
+        return [(_range(node), node.value(0).dtype)]
     names = [str(i) if value is not None else "" for i, value in enumerate(node.inputs)]
     proto = NodeProto()
     proto.CopyFrom(node.proto)
@@ -159,7 +173,8 @@ def infer(node: Node, opsets: dict[str, int], ir_version: int) -> list[tuple[Sha
             types[name] = _sequence(value) if value.items is not None else value.proto()
             if value.data is not None and value.data.size <= LIMIT and value.data.dtype.kind in "fiub":
                 data[name] = numpy_helper.from_array(value.data)
-    schema = defs.get_schema(node.op, node.opset, node.domain)
+    # Before opset 22 the inference counts windows of a pool that start beyond the input, which no runtime has.
+    schema = defs.get_schema(node.op, max(node.opset, 22) if node.op in POOLS else node.opset, node.domain)
     imports = [helper.make_opsetid(domain, version) for domain, version in opsets.items()]
     found = shape_inference.infer_node_outputs(schema, proto, types, data, None, imports, ir_version)
     results: list[tuple[Shape | None, str]] = []
@@ -167,6 +182,14 @@ def infer(node: Node, opsets: dict[str, int], ir_version: int) -> list[tuple[Sha
         kind = found.get(name) if name else None
         results.append((None, "float32") if kind is None else shape_of(kind))
     return results
+
+
+def _range(node: Node) -> Shape | None:
+    ends = [node.data(i) for i in range(3)]
+    if any(x is None or x.size != 1 for x in ends):
+        return None
+    start, limit, delta = (x.reshape(-1)[0].item() for x in ends if x is not None)
+    return (max(math.ceil((limit - start) / delta), 0),) if delta else None
 
 
 def _sequence(value: Value) -> TypeProto:
