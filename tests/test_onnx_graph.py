@@ -568,6 +568,17 @@ def test_functions_are_inlined(tmp_path: Path) -> None:
         record(tmp_path, model(calls, [value("x", 3, 4)], ["y"], [array("w", 4, 4)], functions=[again]))
 
 
+def test_functions_that_explode_are_refused(tmp_path: Path) -> None:
+    """Thirty functions, each of two calls of the next: a thousand million nodes."""
+    own = [helper.make_opsetid("mine", 1), helper.make_opsetid("", 20)]
+    functions = [helper.make_function("mine", "F30", ["a"], ["b"], [helper.make_node("Relu", ["a"], ["b"])], own)]
+    for i in range(30):
+        twice = [helper.make_node(f"F{i + 1}", [a], [b], domain="mine") for a, b in ("am", "mb")]
+        functions.append(helper.make_function("mine", f"F{i}", ["a"], ["b"], twice, own))
+    made = model([helper.make_node("F0", ["x"], ["y"], domain="mine")], [value("x", 3)], ["y"], functions=functions)
+    fails(tmp_path, made, "until they are more than 1,000,000 nodes$")
+
+
 def test_names_as_torch_script_writes_them(tmp_path: Path) -> None:
     names = [
         "/conv1/Conv",
@@ -778,6 +789,24 @@ def test_graphs_that_are_none(tmp_path: Path) -> None:
         r"node one \(If\) lacks its condition or a branch$",
     )
     fails(tmp_path, model([helper.make_node("Loop", ["", ""], ["y"], "one")], [x], ["y"]), r"node one \(Loop\) lacks its body")
+
+
+def test_whatever_a_file_says_the_error_is_one_line(tmp_path: Path) -> None:
+    x = value("x", 2, 2)
+    fails(
+        tmp_path,
+        model([helper.make_node("Relu", ["a\nb\x1b[0m"], ["y"], "one")], [x], ["y"]),
+        r"one reads a\?b\?\[0m, which nothing",
+    )
+    strange = helper.make_node("Conv", ["x", "w"], ["y"], "one", strides="two")
+    fails(
+        tmp_path,
+        model([strange], [value("x", 1, 1, 4, 4)], ["y"], [array("w", 1, 1, 1, 1)]),
+        r"node one \(Conv\)",
+        wrong_call=True,
+    )
+    odd = helper.make_node("Transpose", ["w"], ["t"], "one", perm=[0, 5])
+    fails(tmp_path, model([odd], [], ["t"], [array("w", 2, 2)]), r"node one \(Transpose\)")
 
 
 def test_unknown_operators_are_listed(tmp_path: Path) -> None:

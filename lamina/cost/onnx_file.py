@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
@@ -13,6 +14,7 @@ from lamina.cost.onnx_values import LIMIT
 from lamina.errors import InputError, LaminaError
 
 OLDEST = 7  # since then operators broadcast as NumPy does
+MOST_NODES = 10**6
 
 
 def load(path: Path) -> ModelProto:
@@ -47,6 +49,18 @@ def load(path: Path) -> ModelProto:
         except Exception as error:
             raise LaminaError(f"{path}: its functions cannot be inlined ({first_line(error)})") from error
     return model
+
+
+@contextmanager
+def one_line() -> Iterator[None]:
+    """A file's names may hold anything; what is said of them is one line."""
+    try:
+        yield
+    except LaminaError as error:
+        text = str(error)
+        if text.isprintable():
+            raise
+        raise type(error)("".join(c if c.isprintable() else "?" for c in text)) from error
 
 
 def first_line(error: BaseException) -> str:
@@ -114,20 +128,23 @@ def check_tensor(path: Path, tensor: TensorProto) -> None:
 
 
 def check_functions(path: Path, model: ModelProto) -> None:
-    """No function calls itself, directly or through another: it could not be inlined."""
-    calls = {(f.domain, f.name): {(n.domain, n.op_type) for n in nodes(f)} for f in model.functions}
-    done: set[tuple[str, str]] = set()
+    """No function calls itself, directly or through another, and what they are inlined to can be held."""
+    calls = {(f.domain, f.name): [(n.domain, n.op_type) for n in nodes(f)] for f in model.functions}
+    sizes: dict[tuple[str, str], int] = {}
 
-    def visit(key: tuple[str, str], open_: tuple[tuple[str, str], ...]) -> None:
-        if key in open_:
+    def size(key: tuple[str, str], within: tuple[tuple[str, str], ...]) -> int:
+        if key in within:
             raise LaminaError(f"{path}: the function {key[1]} calls itself")
-        if key in calls and key not in done:
-            for inner in calls[key]:
-                visit(inner, (*open_, key))
-            done.add(key)
+        if key not in calls:
+            return 1
+        if key not in sizes:
+            sizes[key] = sum(size(inner, (*within, key)) for inner in calls[key])
+        return sizes[key]
 
     for key in calls:
-        visit(key, ())
+        size(key, ())
+    if sum(size((n.domain, n.op_type), ()) for n in nodes(model.graph)) > MOST_NODES:
+        raise LaminaError(f"{path}: its functions call each other until they are more than {MOST_NODES:,} nodes")
 
 
 def small_data(tensor: TensorProto) -> np.ndarray | None:

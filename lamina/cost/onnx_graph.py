@@ -29,7 +29,7 @@ import numpy as np
 from lamina.errors import InputError, LaminaError
 
 try:
-    from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, defs
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, defs, numpy_helper
     from onnx.checker import ValidationError
     from onnx.shape_inference import InferenceError
 except ImportError as error:
@@ -37,7 +37,7 @@ except ImportError as error:
 
 from lamina.cost import onnx_microsoft, onnx_ops
 from lamina.cost.formulas import Shape, ShapeError
-from lamina.cost.onnx_file import array, first_line, load, small_data
+from lamina.cost.onnx_file import array, first_line, load, one_line, small_data
 from lamina.cost.onnx_names import module_of, name_layers
 from lamina.cost.onnx_values import (
     FLOATS,
@@ -68,14 +68,15 @@ def read(path: str | Path, inputs: Mapping[str, Shape] = {}) -> Workload:
     record's coverage. Lifetimes are those of the last use.
     """
     path = Path(path)
-    reader = Reader(path, load(path))
-    return reader.run(inputs)
+    with one_line():
+        return Reader(path, load(path)).run(inputs)
 
 
-def describe_inputs(path: str | Path) -> dict[str, Claim]:
-    """The inputs of an ONNX file: of each its sizes, a free one by its name ("?" if it has none)."""
-    model = load(Path(path))
-    return {value.name: claim(value) or () for value in graph_inputs(model.graph)}
+def describe_inputs(path: str | Path) -> dict[str, Claim | None]:
+    """The inputs of an ONNX file: of each its sizes, a free one by its name ("?" if it has none); None if any shape will do."""
+    with one_line():
+        model = load(Path(path))
+    return {value.name: claim(value) for value in graph_inputs(model.graph)}
 
 
 def graph_inputs(graph: GraphProto) -> list[ValueInfoProto]:
@@ -252,6 +253,10 @@ class Reader:
                 raise InputError(f"{self.at(label, proto)}: {error}") from error
             except MissingInput as error:
                 raise LaminaError(f"{self.at(label, proto)} {error}") from error
+            except LaminaError:
+                raise
+            except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:  # a file may say anything
+                raise LaminaError(f"{self.at(label, proto)}: its attributes do not fit it ({first_line(error)})") from error
             for name, value in zip(proto.output, results, strict=False):
                 if name in scope.maps[0]:
                     raise LaminaError(f"{self.at(label, proto)} makes {name} a second time")
@@ -275,7 +280,7 @@ class Reader:
 
     def compare(self, name: str, value: Value, sizes: Claim | None, label: str, proto: NodeProto) -> None:
         """Hold what the file claims of a tensor against what its operator makes; take it where nothing else is known."""
-        if sizes is None or value.items is not None:
+        if sizes is None:
             return
         if value.shape is None:
             shape = self.resolve(sizes)
@@ -298,7 +303,7 @@ class Reader:
         found = attributes(proto)
         if domain == "" and proto.op_type == "Constant":
             self.record.free += 1
-            return [self.constant(proto, found, label)]
+            return [self.constant(proto, found)]
         opset = self.opsets.get(domain, 1)
         node = Node(proto.op_type, domain, label, proto, found, given, opset, len(self.tensors))
         known = domain == "" or domain == "com.microsoft"
@@ -326,7 +331,7 @@ class Reader:
         standard = node.domain == "" and defs.has(node.op, node.opset, "")
         try:
             if standard:
-                if all(v is None or v.shape is not None or v.items is not None for v in node.inputs):
+                if all(v is None or v.shape is not None for v in node.inputs):
                     node.outputs = infer(node, self.opsets, self.ir_version)
             elif known and shapes is not None:
                 node.outputs = shapes(node)[: len(node.proto.output)]
@@ -337,15 +342,21 @@ class Reader:
             return text[text.rfind("): ") + 3 :] if "): " in text else text
         return None
 
-    def constant(self, proto: NodeProto, found: dict[str, Any], label: str) -> Value:
+    def constant(self, proto: NodeProto, found: dict[str, Any]) -> Value:
         if isinstance(found.get("value"), TensorProto):
             return self.keep(proto.output[0], found["value"], True, "")
-        value = next((v for k, v in found.items() if k.startswith("value_")), None)
-        if isinstance(value, (int, float, tuple)) and not any(isinstance(v, str) for v in np.ravel(value)):
-            kind = next((k for k in found if k.startswith("value_")), "")
-            data = np.array(value, np.int64 if "int" in kind else np.float32)
-            return Value(data.shape, str(data.dtype), data, True)
-        return Value(None if value is None else np.shape(value), "uint8", None, True)
+        for kind in ("value_float", "value_floats"):
+            if kind in found:
+                data = np.array(found[kind], np.float32)
+                return self.keep(proto.output[0], numpy_helper.from_array(data), True, "")
+        for kind in ("value_int", "value_ints"):
+            if kind in found:
+                data = np.array(found[kind], np.int64)
+                return Value(data.shape, "int64", data, True)
+        if "sparse_value" in found:
+            sparse = found["sparse_value"]
+            return Value(tuple(sparse.dims), dtype_of(sparse.values.data_type), None, True)
+        return Value(np.shape(found.get("value_strings", "")), "STRING", None, True)
 
     def constants(self, node: Node) -> list[Value]:
         """What a node makes of constants; made of floating-point (or quantised) tensors it may still be a parameter."""
@@ -506,7 +517,7 @@ class Reader:
         """A value that a loop carries: nothing is known of it from step to step but its shape, and that only unless `lost`."""
         if value is None:
             raise MissingInput("lacks a value that its body takes")
-        if value.shape is None or value.items is not None:
+        if value.shape is None:
             return Value(None, value.dtype)
         if value.tensor is not None:
             return Value(value.shape, value.dtype, tensor=value.tensor)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from lamina.cost import formulas
 from lamina.cost.formulas import ACTIVATION_OPS, Shape, ShapeError, times
-from lamina.cost.onnx_values import Node
+from lamina.cost.onnx_values import FLOATS, QUANTISED, Node
 from lamina.workload import Kind, Loops, Part
 
 
@@ -491,7 +491,8 @@ def _reshape(n: Node) -> Cost:
 def _gather(n: Node) -> Cost:
     """Rows of a table of parameters are an embedding, all else is a copy."""
     table = n.value(0)
-    return Cost("embedding" if table.constant and table.sources and len(table.shape or ()) > 1 else "copy")
+    numbers = table.constant and bool(table.sources) and (table.dtype in FLOATS or table.dtype in QUANTISED)
+    return Cost("embedding" if numbers and len(table.shape or ()) > 1 and n.get("axis", 0) == 0 else "copy")
 
 
 @rule("Dropout")

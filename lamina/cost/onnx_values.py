@@ -50,7 +50,7 @@ QUANTISED = {"int8", "uint8", "INT4", "UINT4", "INT2", "UINT2"}
 class Value:
     """A tensor of the graph; `shape` is None where it depends on values. A `constant` depends on no input of the network:
     `data` is its value, if small, and `sources` are the initializers that it was made of. An activation has a `tensor`
-    number. `items` are those of a sequence."""
+    number."""
 
     shape: Shape | None
     dtype: str
@@ -58,7 +58,6 @@ class Value:
     constant: bool = False
     sources: tuple[Any, ...] = ()
     tensor: int | None = None
-    items: tuple["Value", ...] | None = None
 
     @property
     def numel(self) -> int:
@@ -170,7 +169,7 @@ def infer(node: Node, opsets: dict[str, int], ir_version: int) -> list[tuple[Sha
     data: dict[str, TensorProto] = {}
     for name, value in zip(names, node.inputs, strict=True):
         if value is not None:
-            types[name] = _sequence(value) if value.items is not None else value.proto()
+            types[name] = value.proto()
             if value.data is not None and value.data.size <= LIMIT and value.data.dtype.kind in "fiub":
                 data[name] = numpy_helper.from_array(value.data)
     # Before opset 22 the inference counts windows of a pool that start beyond the input, which no runtime has.
@@ -190,11 +189,6 @@ def _range(node: Node) -> Shape | None:
         return None
     start, limit, delta = (x.reshape(-1)[0].item() for x in ends if x is not None)
     return (max(math.ceil((limit - start) / delta), 0),) if delta else None
-
-
-def _sequence(value: Value) -> TypeProto:
-    element = value.items[0].proto() if value.items else helper.make_tensor_type_proto(TensorProto.FLOAT, None)
-    return helper.make_sequence_type_proto(element)
 
 
 def shape_of(kind: TypeProto) -> tuple[Shape | None, str]:
