@@ -47,7 +47,7 @@ TABLE = {
     "lamina.cost.aten": Row(third=("torch",)),
     "lamina.cost.rules": Row(third=("torch",)),
     **dict.fromkeys(
-        [f"lamina.cost.onnx_{part}" for part in ("file", "graph", "microsoft", "names", "ops", "values")],
+        [f"lamina.cost.onnx_{part}" for part in ("file", "graph", "microsoft", "names", "ops", "products", "record", "values")],
         Row(third=("onnx", "numpy")),
     ),
     "lamina.infer": Row(lamina=("lamina.zoo", "lamina.data"), third=("torch",)),

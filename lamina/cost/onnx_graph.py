@@ -7,9 +7,11 @@ it is added, multiplied or concatenated to an activation (a bias after a product
 that nothing uses. The value of a `Constant` node is one only if it is of floating point and feeds the first kind of input.
 Hence tables that a module holds as buffers, such as sinusoids, are parameters in its file. Other initializers of more than
 one number (running statistics, scales and zero points, fixed means and masks) are buffers. A parameter has the type that it
-is stored in; packed 4-bit weights have the shape that they are stored in. Exporters fold batch norms into convolutions: scale
-and shift are then one bias. They write a tied embedding a second time, transposed, for the product: the two are one `Weight`
-if the file itself holds the data.
+is stored in; packed 4-bit weights have the shape that they are stored in.
+
+Exporters change parameters. They fold batch norms into convolutions: scale and shift are then one bias. They merge
+initializers of equal values, as networks that were never trained have. They write a tied embedding a second time,
+transposed, for the product: the two are one `Weight` if the file itself holds the data.
 
 What runs once, when the file is loaded, is free: nodes on constants alone, and the arithmetic of shapes. Of an If whose
 condition is no constant the branch with more MACs is counted (the layer's attributes name it). A Loop's body is counted once,
@@ -19,8 +21,7 @@ listed as unknown. Scan counts its body as many times as its sequence is long. B
 
 import math
 from collections import ChainMap
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,9 @@ except ImportError as error:
 
 from lamina.cost import onnx_microsoft, onnx_ops
 from lamina.cost.formulas import Shape, ShapeError
-from lamina.cost.onnx_file import array, first_line, load, one_line, small_data
-from lamina.cost.onnx_names import module_of, name_layers
+from lamina.cost.onnx_file import first_line, load, one_line, small_data
+from lamina.cost.onnx_names import module_of
+from lamina.cost.onnx_record import Record, Step, Stored, finish, part_of
 from lamina.cost.onnx_values import (
     FLOATS,
     QUANTISED,
@@ -53,7 +55,7 @@ from lamina.cost.onnx_values import (
     plain,
     recorded,
 )
-from lamina.workload import Coverage, Kind, Layer, Lifetime, Loops, Part, Tensor, Unknown, Weight, Workload
+from lamina.workload import Kind, Loops, Tensor, Workload
 
 Scope = ChainMap[str, Value]
 Claim = tuple[int | str, ...]  # a size, or the name of a free one ("?" without a name)
@@ -92,60 +94,6 @@ def claim(value: ValueInfoProto) -> Claim | None:
     return tuple(d.dim_value if d.dim_value > 0 else d.dim_param or "?" for d in value.type.tensor_type.shape.dim)
 
 
-@dataclass(slots=True, eq=False)
-class Stored:
-    """A stored tensor: an initializer, or the value of a Constant node."""
-
-    names: tuple[str, ...]
-    shape: Shape
-    dtype: str
-    proto: TensorProto | None
-    constant_node: bool
-    used: bool = False
-    part: Part | None = None
-    table: bool = False  # rows of it are gathered
-    tied: "Stored | None" = None
-
-
-@dataclass(slots=True)
-class Step:
-    """A layer in the making."""
-
-    label: str
-    module: str
-    module_type: str
-    op: str
-    kind: Kind
-    attributes: dict[str, Any]
-    inputs: list[int]
-    outputs: list[int]
-    weights: list[Stored]
-    loops: tuple[Loops, ...] = ()
-    ops: dict[str, int] = field(default_factory=dict)
-    unknown: tuple[str, tuple[Shape, ...], tuple[Shape, ...]] | None = None
-
-    @property
-    def macs(self) -> int:
-        return sum(nest.macs for nest in self.loops)
-
-
-@dataclass(slots=True)
-class Record:
-    """Layers, and how many operators were counted and free."""
-
-    steps: list[Step] = field(default_factory=list)
-    counted: int = 0
-    free: int = 0
-
-    def add(self, other: "Record", times: int = 1) -> None:
-        for step in other.steps:
-            if times != 1:
-                step.loops = tuple(replace(nest, times=nest.times * times) for nest in step.loops)
-                step.ops = {kind: count * times for kind, count in step.ops.items()}
-            self.steps.append(step)
-        self.counted, self.free = self.counted + other.counted, self.free + other.free
-
-
 class Reader:
     """The state of one reading."""
 
@@ -164,7 +112,9 @@ class Reader:
         given = self.enter(inputs)
         scope.update(given)
         outputs = self.walk(self.graph, scope, "")
-        return self.finish([v.tensor for v in given.values() if v.tensor is not None], outputs)
+        entered = [v.tensor for v in given.values() if v.tensor is not None]
+        ends = {v.tensor for v in outputs}
+        return finish(self.path.stem, self.record, self.tensors, self.storages, self.stored, entered, ends)
 
     # ---- inputs -----------------------------------------------------------------------------------------------------
 
@@ -173,6 +123,11 @@ class Reader:
         strangers = [name for name in inputs if name not in values]
         if strangers:
             raise InputError(f"{self.path} has no input {strangers[0]!r}: its inputs are {', '.join(values) or 'none'}")
+        others = [name for name in inputs if not values[name].type.HasField("tensor_type")]
+        if others:
+            raise InputError(
+                f"{self.path}: the input {others[0]} is no tensor (a sequence or an optional one), and has no sizes"
+            )
         claims = {name: claim(value) for name, value in values.items()}
         for name, shape in inputs.items():
             self.check_input(name, tuple(shape), claims[name])
@@ -487,7 +442,7 @@ class Reader:
         changing = any(a.shape != b.shape for a, b in zip(carried, kept, strict=True))
         self.record.add(record, 1 if trips is None else trips) if trips != 0 else None
         final = [a if trips == 0 and a is not None else b for a, b in zip(start, kept, strict=True)]
-        results = [self.moving(v, changing or trips is None) for v in final]
+        results = [self.moving(v, changing) for v in final]
         for v in stacked:
             shape = (trips, *v.shape) if trips is not None and v.shape is not None and not changing else None
             results.append(self.activation(shape, v.dtype) if shape is not None else Value(None, v.dtype))
@@ -514,7 +469,7 @@ class Reader:
         return 1 if limit is None else None if most is None else min(most, 1)
 
     def moving(self, value: Value | None, lost: bool = False) -> Value:
-        """A value that a loop carries: nothing is known of it from step to step but its shape, and that only unless `lost`."""
+        """A value that a loop carries: nothing is known of it from step to step but its shape, which may be `lost` too."""
         if value is None:
             raise MissingInput("lacks a value that its body takes")
         if value.shape is None:
@@ -573,87 +528,6 @@ class Reader:
         else:
             self.record.free += 1
         return results
-
-    # ---- the record -------------------------------------------------------------------------------------------------
-
-    def weigh(self) -> tuple[dict[Stored, Weight], int]:
-        """The weights in the file's order, tied ones once, and the elements of the buffers."""
-        for held in self.stored:
-            if not held.used and held.dtype in FLOATS and math.prod(held.shape) > 1 and not held.constant_node:
-                held.part = part_of(held, "")
-        tie(self.stored)
-        weights: dict[Stored, Weight] = {}
-        names: dict[Stored, tuple[str, ...]] = {}
-        for held in self.stored:
-            root = held.tied or held
-            names[root] = (*names.get(root, ()), *held.names)
-        buffers = 0
-        for held in self.stored:
-            if held.part is None:
-                if held.dtype in FLOATS | QUANTISED and not held.constant_node and math.prod(held.shape) > 1:
-                    buffers += math.prod(held.shape)
-            elif held.tied is None:
-                floating = held.dtype in FLOATS
-                weights[held] = Weight(names[held], held.shape, recorded(held.dtype), len(weights), held.part, floating)
-        weights.update({held: weights[held.tied] for held in self.stored if held.tied is not None})
-        return weights, buffers
-
-    def finish(self, entered: list[int], outputs: Sequence[Value]) -> Workload:
-        last = len(self.record.steps) - 1
-        finals = {v.tensor for v in outputs}
-        sources = set(entered)
-        weights, buffers = self.weigh()
-        tensors = []
-        for number, (shape, dtype, storage) in enumerate(self.tensors):
-            role = "input" if number in sources else "output" if number in finals else "activation"
-            tensors.append(Tensor(number, shape, recorded(dtype), storage, self.storages[storage], role, False))
-        names, calls = name_layers(self.record.steps)
-        layers: list[Layer] = []
-        unknown: list[Unknown] = []
-        for step, name, call in zip(self.record.steps, names, calls, strict=True):
-            own = tuple({weights[held].storage: weights[held] for held in step.weights}.values())
-            given, made = tuple(tensors[n] for n in step.inputs), tuple(tensors[n] for n in step.outputs)
-            layers.append(
-                Layer(name, step.module, step.module_type, call, step.kind, step.op, step.attributes, given, made, own,
-                      step.loops, step.ops)
-            )  # fmt: skip
-            if step.unknown is not None:
-                unknown.append(Unknown(step.unknown[0], name, *step.unknown[1:]))
-        lives: dict[int, list[int]] = {tensors[n].storage: [-1, last] for n in entered}
-        for index, layer in enumerate(layers):
-            for t in (*layer.inputs, *layer.outputs):
-                life = lives.setdefault(t.storage, [index, index])
-                life[1] = last if t.role == "output" else max(life[1], index)
-        return Workload(
-            name=self.path.stem,
-            mode="eval",
-            inputs=tuple(tensors[n] for n in entered),
-            layers=tuple(layers),
-            weights=tuple({w.storage: w for w in weights.values()}.values()),
-            buffers=buffers,
-            lifetimes=tuple(Lifetime(s, self.storages[s], born, freed) for s, (born, freed) in sorted(lives.items())),
-            lifetime_rule="last use",
-            coverage=Coverage(self.record.counted, self.record.free, tuple(unknown)),
-        )
-
-
-def part_of(held: Stored, op: str) -> Part:
-    """Of a parameter that no operator's definition explains: by its name, else a vector that is added is a bias."""
-    name = held.names[0].lower()
-    if "norm" in name:
-        return "norm"
-    return "bias" if name.endswith("bias") or (op == "Add" and len(held.shape) == 1) else "weight"
-
-
-def tie(stored: Iterable[Stored]) -> None:
-    """Find the transposed copy of an embedding table that feeds a product."""
-    tables = [held for held in stored if held.table and len(held.shape) == 2]
-    for table in tables:
-        for held in stored:
-            if held.part == "weight" and not held.table and held.shape == table.shape[::-1] and held.dtype == table.dtype:
-                a, b = (array(x.proto) if x.proto and not x.proto.external_data else None for x in (table, held))
-                if a is not None and b is not None and a.size > 1 and a.flat[0] != a.flat[-1] and np.array_equal(a, b.T):
-                    held.tied = table
 
 
 def example(sizes: Claim | None) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from lamina.cost import formulas
 from lamina.cost.formulas import Shape, ShapeError
-from lamina.cost.onnx_ops import Cost, attend, channels_first, convolve, norm, product, rule
+from lamina.cost.onnx_ops import Cost, norm, rule
+from lamina.cost.onnx_products import attend, channels_first, convolve, product
 from lamina.cost.onnx_values import Node
 from lamina.workload import Loops
 
