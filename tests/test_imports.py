@@ -45,6 +45,8 @@ TABLE = {
     "lamina.cost": Row(),
     "lamina.cost.trace": Row(third=("torch",)),
     "lamina.cost.aten": Row(third=("torch",)),
+    "lamina.cost.custom": Row(third=("torch",)),
+    "lamina.cost.state": Row(third=("torch",)),
     "lamina.cost.rules": Row(third=("torch",)),
     "lamina.cost.onnx_graph": Row(third=("onnx", "numpy")),
     "lamina.infer": Row(lamina=("lamina.zoo", "lamina.data"), third=("torch",)),

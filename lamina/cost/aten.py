@@ -158,6 +158,10 @@ def _reduction(name: str) -> Callable[..., Any]:
     return reduction
 
 
+def _filled(t: Tracer, x: Tensor, *_: Any, **__: Any) -> Any:
+    return x, "copy", (), {}
+
+
 # Operators with a shape rule of their own: their meta kernels are written in Python and take a second to import.
 RULES: dict[Any, Callable[..., Any]] = {
     aten.convolution.default: _convolution,
@@ -179,6 +183,10 @@ RULES: dict[Any, Callable[..., Any]] = {
     },
     aten.pow.Tensor_Scalar: _pointwise("pow"),
     aten.sum.dim_IntList: _reduction("sum"),
+    aten.normal_.default: _filled,
+    aten.uniform_.default: _filled,
+    aten.bernoulli_.float: _filled,
+    aten.exponential_.default: _filled,
     aten.mean.dim: _reduction("mean"),
 }
 
@@ -423,11 +431,11 @@ def _run(mode: Beneath, func: Any, args: Any, kwargs: Any, on_meta: bool) -> Any
         return func(*args, **kwargs)
     traits = _traits(func)
     if traits.random and kwargs.get("generator") is None:
-        before = torch.get_rng_state()
+        before = torch.default_generator.get_state()
         try:
             result = func(*args, **kwargs)
         finally:
-            torch.set_rng_state(before)
+            torch.default_generator.set_state(before)
     else:
         result = func(*args, **kwargs)
     if any(_is_assumed(x) for x in tensors((args, kwargs))):
@@ -477,6 +485,10 @@ def beneath(t: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
             gc.collect()
     except (RuntimeError, NotImplementedError) as error:
         text = str(error)
+        real = any(x.dim() and not x.is_meta for x in tensors((args, kwargs)))
+        if "device" in text.lower() and real and any(x.is_meta for x in tensors((args, kwargs))):
+            mode.forget()
+            return beneath(t, func, *mapped((args, kwargs), t.meta))  # it wants all of them in one place
         if not isinstance(error, InputError) and ("meta" in text.lower() or "fake impl" in text):
             mode.forget()
             raise _needs(t, func, mode, error) from error
@@ -492,7 +504,7 @@ def beneath(t: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
     outputs += [x for x in _unique(written) if id(x) in mode.inputs and all(x is not y for y in outputs)]
     if any(id(x) in mode.changed and t.is_own(x) for x in outputs):
         return result  # a module updates its own buffer: not part of the network's arithmetic
-    kind = min(mode.kinds, key=ORDER.index)
+    kind = "norm" if name in ("rms_norm", "instance_norm") else min(mode.kinds, key=ORDER.index)
     own_view = kind == "view" and len(outputs) == 1 and t.is_own(outputs[0])
     if own_view and any(x.numel() == outputs[0].numel() and t.is_own(x) for x in mode.inputs.values()):
         return result  # the whole weight in another form is that weight

@@ -268,6 +268,7 @@ ELEMENTWISE: dict[str, dict[str, int]] = {
         {"exp": 1},
     ),
     "polar": {"exp": 2, "mul": 2},
+    "affine_grid_generator": {"mul": 3, "add": 2},
     "hypot": {"mul": 2, "add": 1, "sqrt": 1},
     **dict.fromkeys(("_prelu_kernel", "rrelu_with_noise"), {"compare": 1, "mul": 1}),
     "glu": {"exp": 1, "add": 1, "div": 1, "mul": 1},
@@ -295,6 +296,9 @@ REDUCTIONS: dict[str, dict[str, int]] = {
          "unique_dim", "unique_consecutive"),
         {"compare": 1},
     ),
+    **dict.fromkeys(("mse_loss", "smooth_l1_loss", "huber_loss"), {"add": 2, "mul": 1}),
+    **dict.fromkeys(("nll_loss_forward", "nll_loss2d_forward"), {"add": 1}),
+    **dict.fromkeys(("binary_cross_entropy", "binary_cross_entropy_with_logits"), {"exp": 2, "add": 2, "mul": 2}),
     **dict.fromkeys(("logsumexp", "logcumsumexp", "_logcumsumexp"), {"exp": 1, "add": 1}),
 }  # fmt: skip
 

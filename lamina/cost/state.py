@@ -28,7 +28,7 @@ def restored(modules: Iterable[nn.Module]) -> Iterator[None]:
         attributes = vars(module)
         before.append((attributes, attributes.copy()))
         # Its parameters, buffers and children are dictionaries among them.
-        before += [(value, value.copy()) for value in attributes.values() if type(value) in CONTAINERS and value]
+        before += [(value, value.copy()) for value in attributes.values() if type(value) in CONTAINERS]
     try:
         yield
     finally:

@@ -16,7 +16,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields, is_dataclass, replace
 from types import FunctionType
 from typing import Any
@@ -49,7 +49,7 @@ def trace(module: Callable[..., Any], *inputs: Any, name: str | None = None, **k
     missing, values that a trace cannot know, and whatever the forward itself raises.
     """
     module = _original(module)
-    with _no_collection():
+    with _no_collection(), _turn(module):
         return Tracer(module).run(inputs, kwargs, name or type(module).__name__)
 
 
@@ -534,6 +534,18 @@ def _no_collection() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+_TURNS: "weakref.WeakKeyDictionary[nn.Module, threading.RLock]" = weakref.WeakKeyDictionary()
+_TURNS_LOCK = threading.Lock()
+
+
+def _turn(module: Any) -> AbstractContextManager[Any]:
+    """Threads that trace one module take turns: what a forward stores on it is put back before the next begins."""
+    if not isinstance(module, nn.Module):
+        return nullcontext()
+    with _TURNS_LOCK:
+        return _TURNS.setdefault(module, threading.RLock())
 
 
 _OPENED: dict[Any, Any] = {}
