@@ -158,6 +158,10 @@ def _reduction(name: str) -> Callable[..., Any]:
     return reduction
 
 
+def _random_like(t: Tracer, x: Tensor, *, dtype: Any = None, **_: Any) -> Any:
+    return t.new(tuple(x.shape), dtype or x.dtype), "copy", (), {}
+
+
 def _filled(t: Tracer, x: Tensor, *_: Any, **__: Any) -> Any:
     return x, "copy", (), {}
 
@@ -183,6 +187,8 @@ RULES: dict[Any, Callable[..., Any]] = {
     },
     aten.pow.Tensor_Scalar: _pointwise("pow"),
     aten.sum.dim_IntList: _reduction("sum"),
+    aten.rand_like.default: _random_like,
+    aten.randn_like.default: _random_like,
     aten.normal_.default: _filled,
     aten.uniform_.default: _filled,
     aten.bernoulli_.float: _filled,
