@@ -4,6 +4,7 @@ import linecache
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from operator import is_
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +14,6 @@ import torch
 from torch import nn
 
 HERE = str(Path(__file__).parent)
-CONTAINERS = frozenset((list, dict, set))
 
 
 @contextmanager
@@ -23,26 +23,31 @@ def restored(modules: Iterable[nn.Module]) -> Iterator[None]:
 
     Only what changed is written, so that another thread that uses the same module sees no difference.
     """
-    before: list[tuple[Any, Any]] = []
+    tables: list[dict[Any, Any]] = []
+    others: list[Any] = []  # lists and sets
     for module in modules:
         attributes = vars(module)
-        before.append((attributes, attributes.copy()))
-        # Its parameters, buffers and children are dictionaries among them.
-        before += [(value, value.copy()) for value in attributes.values() if type(value) in CONTAINERS]
+        tables.append(attributes)
+        for value in attributes.values():  # a module's parameters, buffers and children are dictionaries among them
+            if type(value) is dict:
+                tables.append(value)
+            elif type(value) in (list, set):
+                others.append(value)
+    copies, other_copies = [table.copy() for table in tables], [other.copy() for other in others]
+    before = [*chain.from_iterable(map(dict.values, tables)), *chain.from_iterable(others)]
     try:
         yield
     finally:
-        for now, saved in before:
-            if type(now) is set:
-                if now != saved:
-                    now.clear()
-                    now.update(saved)
-            elif type(now) is list:
-                if len(now) != len(saved) or not all(map(is_, now, saved)):
-                    now[:] = saved
-            elif len(now) != len(saved) or not all(map(is_, now.values(), saved.values())):
-                now.clear()
-                now.update(saved)
+        after = [*chain.from_iterable(map(dict.values, tables)), *chain.from_iterable(others)]
+        if len(before) != len(after) or not all(map(is_, before, after)):
+            for table, saved in zip(tables, copies, strict=True):
+                if len(table) != len(saved) or not all(map(is_, table.values(), saved.values())):
+                    table.clear()
+                    table.update(saved)
+            for other, saved in zip(others, other_copies, strict=True):
+                if len(other) != len(saved) or not all(map(is_, other, saved)):
+                    other.clear()
+                    (other.extend if isinstance(other, list) else other.update)(saved)
 
 
 # ---- whose line ------------------------------------------------------------------------------------------------------

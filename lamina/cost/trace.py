@@ -120,7 +120,7 @@ class Tracer(TorchFunctionMode):
     def _survey(self) -> tuple[Weight, ...]:
         """One walk over the module: paths, buffers, and parameters, where two in one storage and of one shape are one
         tied weight. A compiled submodule has the path of its original."""
-        groups: dict[tuple[int, tuple[int, ...]], list[tuple[str, nn.Parameter, Part]]] = {}
+        groups: dict[tuple[int, tuple[int, ...]], tuple[list[str], nn.Parameter, Part]] = {}
         buffers: dict[int, torch.Tensor] = {}
         waiting: list[tuple[str, nn.Module]] = [("", self.module)]
         while waiting:
@@ -146,27 +146,28 @@ class Tracer(TorchFunctionMode):
                 continue
             norm = "Norm" in kind
             for name, parameter in module._parameters.items():
-                if parameter is not None:
+                if parameter is None:
+                    continue
+                key = (parameter.untyped_storage()._cdata, tuple(parameter.shape))
+                group = groups.get(key)
+                if group is None:
                     part: Part = "norm" if norm else "bias" if name.endswith("bias") else "weight"
-                    key = (parameter.untyped_storage()._cdata, tuple(parameter.shape))
-                    groups.setdefault(key, []).append((prefix + name, parameter, part))
-        weights = []
-        for number, ((address, shape), members) in enumerate(groups.items()):
-            first = members[0][1]
-            names = tuple([name for name, _, _ in members])
-            weight = Weight(names, shape, dtype_name(first.dtype), number, members[0][2], first.requires_grad)
-            self.own_storage[address] = weight
-            for _, parameter, _ in members:
-                self.known[id(parameter)] = weight
-                self.hold.append(parameter)
-            weights.append(weight)
+                    group = groups[key] = ([], parameter, part)
+                group[0].append(prefix + name)
+                self.hold.append((parameter, key))
+        weights = {}
+        for number, ((address, shape), (names, first, part)) in enumerate(groups.items()):
+            weight = Weight(tuple(names), shape, dtype_name(first.dtype), number, part, first.requires_grad)
+            self.own_storage[address] = weights[address, shape] = weight
+        for parameter, key in self.hold:
+            self.known[id(parameter)] = weights[key]
         for key, buffer in buffers.items():
             self.known[key] = BUFFER
             self.own_storage.setdefault(buffer.untyped_storage()._cdata, BUFFER)
             self.buffers += buffer.numel()
             self.buffer_bytes += buffer.numel() * buffer.element_size()
             self.hold.append(buffer)
-        return tuple(weights)
+        return tuple(weights.values())
 
     def run(self, inputs: Sequence[Any], kwargs: Mapping[str, Any], name: str) -> Workload:
         given = inputs, kwargs
