@@ -20,13 +20,15 @@ _PUBLIC = {
     "load": ("lamina.zoo.weights", "load"),
     "features": ("lamina.zoo.features", "features"),
     "trace": ("lamina.cost.trace", "trace"),
+    "register": ("lamina.cost.custom", "register"),
     "run": ("lamina.infer.session", "run"),
     "eval": ("lamina.infer.evaluate", "evaluate"),
     "grow": ("lamina.scale.depth", "grow"),
 }
-__all__ = ["Workload", "build", "eval", "features", "grow", "load", "names", "run", "spec", "trace"]
+__all__ = ["Workload", "build", "eval", "features", "grow", "load", "names", "register", "run", "spec", "trace"]
 
 if TYPE_CHECKING:
+    from lamina.cost.custom import register
     from lamina.cost.trace import trace
     from lamina.infer.evaluate import evaluate as eval
     from lamina.infer.session import run

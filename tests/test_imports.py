@@ -46,6 +46,8 @@ TABLE = {
     "lamina.cost": Row(),
     "lamina.cost.trace": Row(third=("torch",)),
     "lamina.cost.aten": Row(third=("torch",)),
+    "lamina.cost.custom": Row(third=("torch",)),
+    "lamina.cost.state": Row(third=("torch",)),
     "lamina.cost.rules": Row(third=("torch",)),
     **dict.fromkeys(
         [f"lamina.cost.onnx_{part}" for part in ("file", "graph", "microsoft", "names", "ops", "products", "record", "values")],

@@ -1,0 +1,86 @@
+"""What a trace must leave as it found it, and whose line of code is to blame when it cannot go on."""
+
+import linecache
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from operator import is_
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+
+HERE = str(Path(__file__).parent)
+
+
+@contextmanager
+def restored(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Put the modules' attributes back: what a forward stores on its module (a cache, the last input, a flag) goes, what
+    it took away comes back. Lists, dictionaries and sets among the attributes get their items back.
+
+    Only what changed is written, so that another thread that uses the same module sees no difference.
+    """
+    tables: list[dict[Any, Any]] = []
+    others: list[Any] = []  # lists and sets
+    for module in modules:
+        attributes = vars(module)
+        tables.append(attributes)
+        for value in attributes.values():  # a module's parameters, buffers and children are dictionaries among them
+            if type(value) is dict:
+                tables.append(value)
+            elif type(value) in (list, set):
+                others.append(value)
+    copies, other_copies = [table.copy() for table in tables], [other.copy() for other in others]
+    before = [*chain.from_iterable(map(dict.values, tables)), *chain.from_iterable(others)]
+    try:
+        yield
+    finally:
+        after = [*chain.from_iterable(map(dict.values, tables)), *chain.from_iterable(others)]
+        if len(before) != len(after) or not all(map(is_, before, after)):
+            for table, saved in zip(tables, copies, strict=True):
+                if len(table) != len(saved) or not all(map(is_, table.values(), saved.values())):
+                    table.clear()
+                    table.update(saved)
+            for other, saved in zip(others, other_copies, strict=True):
+                if len(other) != len(saved) or not all(map(is_, other, saved)):
+                    other.clear()
+                    (other.extend if isinstance(other, list) else other.update)(saved)
+
+
+# ---- whose line ------------------------------------------------------------------------------------------------------
+
+
+def _is_ours(file: str) -> bool:
+    return file.startswith((HERE, _TORCH, "<"))
+
+
+_TORCH = str(Path(torch.__file__).parent)
+
+
+def calling_line() -> str:
+    """`model.py:41 (`x.item()`)` of the innermost running line that is neither torch's nor the tracer's; "" if none is."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if not _is_ours(frame.f_code.co_filename):
+            return _line(frame.f_code.co_filename, frame.f_lineno)
+        frame = frame.f_back
+    return ""
+
+
+def raising_line(traceback: TracebackType | None) -> str:
+    """The same, for an error that has been raised."""
+    found = ""
+    while traceback is not None:
+        file = traceback.tb_frame.f_code.co_filename
+        if not _is_ours(file):
+            found = _line(file, traceback.tb_lineno)
+        traceback = traceback.tb_next
+    return found
+
+
+def _line(file: str, number: int) -> str:
+    text = linecache.getline(file, number).strip()
+    return f"{Path(file).name}:{number}" + (f" (`{text}`)" if text else "")
