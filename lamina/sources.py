@@ -11,10 +11,10 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lamina import units
 from lamina.errors import InputError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+T = TypeVar("T")
 Shape = tuple[int, ...]
 Shapes = Mapping[str | None, Shape]  # by the input's name; None is the first one
 CHECKPOINTS = (".pt", ".pth", ".th", ".bin", ".ckpt", ".safetensors", ".pt2", ".ptl", ".pkl", ".pickle", ".gguf", ".h5", ".npz")
@@ -207,9 +208,30 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _timm(model: str) -> Source:
+def without_weights(build: Callable[[], T]) -> T:
+    """What `build` makes, on the meta device. Where it computes numbers with torch on the way (a list of widths), what can
+    hold such numbers stays real."""
     import torch
+    from torch.overrides import TorchFunctionMode
 
+    class Weightless(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+            kwargs = kwargs or {}
+            if func in (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn):
+                kwargs["device"] = kwargs.get("device") or "meta"
+            return func(*args, **kwargs)
+
+    try:
+        with torch.device("meta"):
+            return build()
+    except (RuntimeError, NotImplementedError) as error:
+        if "meta" not in str(error).lower():
+            raise
+    with Weightless():
+        return build()
+
+
+def _timm(model: str) -> Source:
     try:
         import timm  # pyright: ignore[reportMissingImports]
     except ImportError as error:
@@ -219,9 +241,8 @@ def _timm(model: str) -> Source:
         near = difflib.get_close_matches(name, timm.list_models(), n=4, cutoff=0.5)
         raise InputError(f"timm has no model {name!r}" + (f"; the nearest are {', '.join(near)}" if near else ""))
     try:
-        with torch.device("meta"):
-            module = timm.create_model(name, pretrained=False)
-    except (RuntimeError, ValueError, NotImplementedError) as error:
+        module = without_weights(lambda: timm.create_model(name, pretrained=False))
+    except Exception as error:
         raise InputError(f"{model}: timm cannot build it without weights: {first_line(error)}") from error
     name, *_ = inspect.signature(module.forward).parameters
     return Source(model, module.eval(), {name: Input((1, *module.default_cfg["input_size"]))})
@@ -230,7 +251,6 @@ def _timm(model: str) -> Source:
 def _call(model: str, place: str, attribute: str) -> "nn.Module":
     """Import `place`, call its `attribute` without arguments and take the module that it gives; or take the module that
     it is."""
-    import torch
     from torch import nn
 
     home = _import(model, place)
@@ -249,8 +269,7 @@ def _call(model: str, place: str, attribute: str) -> "nn.Module":
             "give a function that fills them in"
         )
     try:
-        with torch.device("meta"):
-            module = function()
+        module = without_weights(function)
     except Exception as error:
         raise InputError(f"{model}: {attribute}() raised {type(error).__name__}: {first_line(error)}") from error
     if not isinstance(module, nn.Module):

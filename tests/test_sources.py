@@ -44,6 +44,10 @@ class Raises(nn.Module):
 def one():
     return nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU())
 
+def by_numbers():
+    widths = (torch.arange(3) * 2 + 8).tolist()
+    return nn.Sequential(*(nn.Linear(i, o) for i, o in zip(widths, widths[1:])))
+
 def variadic():
     return Any(nn.Linear(8, 4))
 
@@ -128,6 +132,12 @@ def test_a_function_of_a_file(nets):
     assert resolve(f"{nets}:Words").workload({"token_ids": (1, 3)}).total().macs == 3 * 40
     assert resolve(f"{nets}:variadic").workload({None: (1, 8)}).total().macs == 32
     assert resolve(f"{nets}:constant").workload({None: (1, 8)}).total().macs == 16
+
+
+def test_a_constructor_that_computes_with_torch(nets):
+    source = resolve(f"{nets}:by_numbers")
+    assert all(p.device.type == "meta" for p in source.module.parameters())
+    assert source.workload({None: (1, 8)}).total().macs == 8 * 10 + 10 * 12
 
 
 def test_a_function_of_a_module():
