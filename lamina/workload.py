@@ -8,7 +8,7 @@ biases and the scale and shift of norms; running statistics are buffers.
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
 T = TypeVar("T", "Tensor", "Weight")
@@ -126,6 +126,15 @@ class Layer:
         return sum(w.numel for w in self.weights)
 
     @property
+    def backward_macs(self) -> int:
+        """The products of the backward pass: for each nest one for the gradient of its input and one for that of its
+        weight, as far as they need one. A factor that is made within the layer needs one if the layer's result does."""
+        flows = any(t.requires_grad for t in self.outputs)
+        needs: dict[int | str, bool] = {t.id: t.requires_grad for t in self.inputs}
+        needs |= {name: w.trainable for w in self.weights for name in w.names} | {"buffer": False}
+        return sum(nest.macs * sum(needs.get(x, flows) for x in nest.operands[:2]) for nest in self.loops) if flows else 0
+
+    @property
     def activations(self) -> int:
         """The elements of the outputs of convolutions, linear layers and matrix products."""
         return sum(t.numel for t in self.outputs) if self.loops else 0
@@ -188,6 +197,9 @@ class Totals:
     bytes_read: int
     bytes_written: int
     layers: int
+    trainable: int = 0  # of the parameters
+    parameter_bytes: int = 0
+    backward_macs: int = 0
 
     @property
     def flops(self) -> int:
@@ -195,7 +207,7 @@ class Totals:
 
     @property
     def intensity(self) -> float:
-        """MACs per byte read or written."""
+        """Arithmetic intensity: MACs per byte read or written (FLOPs per byte are twice that)."""
         return self.macs / max(1, self.bytes_read + self.bytes_written)
 
 
@@ -203,7 +215,8 @@ class Totals:
 class Workload:
     """A traced network. `weights` are all of the module's, used or not; `buffers` are elements of its buffers.
 
-    `lifetimes` are those of eager execution ("eager": a storage is freed when its last reference goes) or those of the
+    `attention` says how causal attention is counted: "dense", or "causal" for the pairs that the mask leaves.
+    `assumptions` are what the trace took for granted where values that it cannot know decide. `lifetimes` are those of eager execution ("eager": a storage is freed when its last reference goes) or those of the
     last use in the graph ("last use", for ONNX); the network's inputs are held by the caller throughout.
     """
 
@@ -216,6 +229,9 @@ class Workload:
     lifetimes: tuple[Lifetime, ...]
     lifetime_rule: Literal["eager", "last use"]
     coverage: Coverage = field(default=Coverage(0, 0))
+    buffer_bytes: int = 0
+    attention: Literal["dense", "causal"] = "dense"
+    assumptions: tuple[str, ...] = ()
 
     def total(self, layers: Iterable[Layer] | None = None) -> Totals:
         """The sums over `layers`, by default over the whole network (whose parameters include unused ones)."""
@@ -232,6 +248,9 @@ class Workload:
             bytes_read=sum(layer.bytes_read for layer in chosen),
             bytes_written=sum(layer.bytes_written for layer in chosen),
             layers=len(chosen),
+            trainable=sum(w.numel for w in weights if w.trainable),
+            parameter_bytes=sum(w.bytes for w in weights),
+            backward_macs=sum(layer.backward_macs for layer in chosen),
         )
 
     def by(self, key: Literal["layer", "module", "kind"] | Callable[[Layer], str], depth: int = 1) -> dict[str, Totals]:
@@ -265,6 +284,66 @@ class Workload:
         return sum(w.numel for w in self.weights if w.storage not in used)
 
     @property
+    def parameters_by_dtype(self) -> dict[str, int]:
+        """Parameters of each type, tied ones once."""
+        counts: dict[str, int] = {}
+        for weight in self.weights:
+            counts[weight.dtype] = counts.get(weight.dtype, 0) + weight.numel
+        return counts
+
+    @property
+    def parameters_active(self) -> int:
+        """Parameters that one token meets. In a mixture of experts a router chooses k of E experts (a layer with the
+        attributes `k` and `of`): of the experts beside it, E modules in a list or weights stacked to E, k/E count; of
+        everything else all. A network without routers is active as a whole."""
+        share: dict[int, tuple[int, int]] = {}
+        for layer in self.layers:
+            k, experts = layer.attributes.get("k"), layer.attributes.get("of")
+            if isinstance(k, int) and isinstance(experts, int) and k < experts:
+                for storage in self._experts(layer.module, experts):
+                    share[storage] = (k, experts)
+        return sum(w.numel * share.get(w.storage, (1, 1))[0] // share.get(w.storage, (1, 1))[1] for w in self.weights)
+
+    def _experts(self, router: str, experts: int) -> set[int]:
+        """The weights of the nearest group of so many experts: in the router's module, or the modules around it."""
+        scope = router.split(".") if router else []
+        for depth in range(len(scope), max(-1, len(scope) - 3), -1):
+            groups: dict[tuple[str, ...], dict[str, set[int]]] = {}
+            stacked: dict[tuple[str, ...], set[int]] = {}
+            for weight in self.weights:
+                parts = weight.names[0].split(".")
+                if parts[:depth] != scope[:depth]:
+                    continue
+                for i, part in enumerate(parts[depth:], depth):
+                    if part.isdigit():
+                        groups.setdefault(tuple(parts[:i]), {}).setdefault(part, set()).add(weight.storage)
+                        break
+                if weight.shape and weight.shape[0] == experts:
+                    home = stacked.setdefault(tuple(parts[:-1]), set())
+                    if len(weight.shape) == 3 or home:
+                        home.add(weight.storage)
+            found = {s for group in groups.values() if len(group) == experts for member in group.values() for s in member}
+            found = found or {s for home in stacked.values() for s in home}
+            if found:
+                return found
+        return set()
+
+    def causal_exact(self) -> "Workload":
+        """The same network with causal attention counted exactly: only the (query, key) pairs that the mask leaves, S·(S+1)/2
+        of S². In its two nests N then runs over these pairs. Only attention that says it is causal changes (the
+        `is_causal` of torch's function, whose mask lies in the top left corner, or `CausalBias`); a mask that is given as a
+        tensor stays dense, for its values are not known. `attention` of the result says "causal"."""
+
+        def exact(layer: Layer) -> Layer:
+            if not layer.attributes.get("causal") or len(layer.loops) != 2:
+                return layer
+            scores, values = layer.loops
+            pairs = causal_pairs(scores.N, scores.M, layer.attributes.get("aligned") == "bottom right")
+            return replace(layer, loops=(replace(scores, N=pairs, M=1), replace(values, N=pairs, C=1)))
+
+        return replace(self, layers=tuple(exact(layer) for layer in self.layers), attention="causal")
+
+    @property
     def peak_activation_bytes(self) -> int:
         """The most bytes of activations alive at once, the network's input and each layer's workspace included."""
         change = [0] * (len(self.layers) + 2)
@@ -289,8 +368,12 @@ class Workload:
         return {
             **{k: getattr(total, k) for k in ("parameters", "weights", "biases", "norm")},
             "parameters_unused": self.parameters_unused,
+            "parameters_active": self.parameters_active,
+            "parameters_trainable": total.trainable,
+            "parameter_bytes": total.parameter_bytes,
             "buffers": self.buffers,
-            **{k: getattr(total, k) for k in ("macs", "flops", "activations", "bytes_read", "bytes_written")},
+            "buffer_bytes": self.buffer_bytes,
+            **{k: getattr(total, k) for k in ("macs", "flops", "backward_macs", "activations", "bytes_read", "bytes_written")},
             "peak_activation_bytes": self.peak_activation_bytes,
         }
 
@@ -307,7 +390,8 @@ class Workload:
             plain["weights"] = [index[id(w)] for w in layer.weights]
             plain["loops"] = [asdict(nest) for nest in layer.loops]
             layers.append(plain)
-        record = {k: getattr(self, k) for k in ("name", "mode", "buffers", "lifetime_rule")}
+        plain = ("name", "mode", "buffers", "lifetime_rule", "buffer_bytes", "attention", "assumptions")
+        record = {k: getattr(self, k) for k in plain}
         record |= {"tensors": [asdict(t) for t in tensors.values()], "inputs": [t.id for t in self.inputs]}
         record |= {"weights": [asdict(w) for w in self.weights], "layers": layers}
         record |= {"lifetimes": [asdict(life) for life in self.lifetimes], "coverage": asdict(self.coverage)}
@@ -337,6 +421,9 @@ class Workload:
             lifetimes=tuple(Lifetime(**life) for life in record["lifetimes"]),
             lifetime_rule=record["lifetime_rule"],
             coverage=Coverage(record["coverage"]["counted"], record["coverage"]["free"], unknown),
+            buffer_bytes=record["buffer_bytes"],
+            attention=record["attention"],
+            assumptions=tuple(record["assumptions"]),
         )
 
     def __str__(self) -> str:
@@ -358,8 +445,22 @@ class Workload:
         lines = [lines[0], rule, *lines[1:-1], rule, lines[-1]]
         if self.parameters_unused:
             lines.append(f"{self.parameters_unused:,} of the parameters are not used by this call")
+        lines += [f"assumed: {text}" for text in self.assumptions]
         lines += [f"not counted, no rule: {u.op} in {u.layer}" for u in self.coverage.unknown]
         return "\n".join(lines)
+
+
+def causal_pairs(length: int, span: int, bottom_right: bool = False) -> int:
+    """How many (query, key) pairs a causal mask of `length` queries and `span` keys leaves.
+
+    Query i sees keys 0 … i where the mask lies in the top left corner (torch's `is_causal`), and 0 … i + span - length
+    where it lies in the bottom right (the last query sees every key: a key/value cache). For length = span = S both are
+    S·(S+1)/2.
+    """
+    shift = span - length if bottom_right else 0
+    first = max(0, -shift)  # queries before it see nothing
+    last = max(first, min(length, span - shift))  # queries from it on see every key
+    return (first + last + 1 + 2 * shift) * (last - first) // 2 + (length - last) * span
 
 
 def unique(items: Iterable[T]) -> tuple[T, ...]:

@@ -73,7 +73,7 @@ def networks(draw):
             groups = draw(st.sampled_from([g for g in range(1, now + 1) if now % g == 0]))
             out = groups * draw(st.integers(1, 3))
             k, s, p, d = draw(st.integers(1, 3)), draw(st.integers(1, 2)), draw(st.integers(0, 2)), draw(st.integers(1, 2))
-            padding = draw(st.sampled_from([p, "same"])) if s == 1 else p
+            padding = draw(st.sampled_from([p, "same"])) if s == 1 and k % 2 else p  # else torch pads first
             layers.append(nn.Conv2d(now, out, k, s, padding, d, groups, bias=draw(st.booleans()), device="meta"))
             now = out
         elif kind == "deconv":
@@ -258,7 +258,7 @@ def test_products_outside_modules():
 def test_attention_is_two_products():
     class Attention(nn.Module):
         def forward(self, q, k, v):
-            return F.scaled_dot_product_attention(q, k, v)
+            return F.scaled_dot_product_attention(q, k, v, enable_gqa=q.shape != k.shape)
 
     class ByHand(nn.Module):
         def forward(self, q, k, v):
@@ -287,7 +287,7 @@ def test_values_are_not_there():
         def forward(self, x):
             return x if x.sum().item() > 0 else -x
 
-    with pytest.raises(InputError, match=r"item needs values"):
+    with pytest.raises(InputError, match=r"item needs the value of a tensor.*test_trace.py:\d+ \(`return x if x.sum"):
         trace(Peeks(), torch.ones(3))
 
 

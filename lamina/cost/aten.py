@@ -6,18 +6,20 @@ as unknown. All operators beneath one operation are one layer.
 
 from __future__ import annotations
 
+import gc
 import math
+import sys
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lamina.cost import formulas
-from lamina.cost.formulas import ACTIVATION_OPS, times
+from lamina.cost import formulas, state
+from lamina.cost.formulas import ACTIVATION_OPS, ELEMENTWISE, REDUCTIONS, times
 from lamina.errors import InputError
 from lamina.workload import Kind, Loops, Weight
 
@@ -26,52 +28,43 @@ if TYPE_CHECKING:
 
 aten = torch.ops.aten
 
-# Operators by name (in-place and overloads alike): the arithmetic of one output element.
-ELEMENTWISE: dict[str, dict[str, int]] = {
-    **dict.fromkeys(("add", "sub", "rsub", "neg", "abs", "round", "floor", "ceil", "trunc", "sign"), {"add": 1}),
-    **dict.fromkeys(("mul", "square", "addcmul"), {"mul": 1}),
-    **dict.fromkeys(("div", "reciprocal", "remainder", "fmod", "floor_divide"), {"div": 1}),
-    **dict.fromkeys(
-        ("exp", "log", "log2", "log1p", "expm1", "sin", "cos", "tan", "erf", "atan2", "pow", "log_sigmoid_forward"), {"exp": 1}
-    ),
-    **dict.fromkeys(("sqrt", "rsqrt"), {"sqrt": 1}),
-    **dict.fromkeys(
-        ("maximum", "minimum", "clamp", "clamp_min", "clamp_max", "where", "masked_fill", "eq", "ne", "lt", "le", "gt", "ge",
-         "isnan", "isinf", "logical_and", "logical_or", "logical_not", "logical_xor", "bitwise_and", "bitwise_or",
-         "bitwise_not", "bitwise_xor", "threshold", "tril", "triu"),
-        {"compare": 1},
-    ),
-}  # fmt: skip
-# Reductions: the arithmetic of one input element.
-REDUCTIONS: dict[str, dict[str, int]] = {
-    **dict.fromkeys(("sum", "mean", "cumsum"), {"add": 1}),
-    **dict.fromkeys(("prod", "norm", "linalg_vector_norm", "cumprod"), {"mul": 1}),
-    **dict.fromkeys(("var", "var_mean", "std"), {"add": 3, "mul": 1}),
-    **dict.fromkeys(
-        ("amax", "amin", "max", "min", "argmax", "argmin", "any", "all", "sort", "topk", "argsort"), {"compare": 1}
-    ),
-    **dict.fromkeys(("logsumexp",), {"exp": 1, "add": 1}),
-}
 VIEWS = {
     "view", "_unsafe_view", "alias", "as_strided", "detach", "diagonal", "expand", "lift_fresh", "narrow", "permute", "select",
     "slice", "split", "split_with_sizes", "squeeze", "t", "transpose", "unbind", "unfold", "unsqueeze", "view_as_complex",
-    "view_as_real", "_reshape_alias", "chunk", "movedim", "real", "imag", "_conj", "lift",
+    "view_as_real", "_reshape_alias", "chunk", "movedim", "real", "imag", "_conj", "lift", "_neg_view", "resolve_conj",
+    "resolve_neg", "unsafe_split", "unsafe_chunk", "unsafe_split_with_sizes", "set", "_shape_as_tensor",
+    "_linalg_check_errors", "_assert_async", "_assert_scalar", "_assert_tensor_metadata",
 }  # fmt: skip
 COPIES = {
     "_to_copy", "arange", "cat", "clone", "constant_pad_nd", "contiguous", "copy", "empty", "empty_like", "empty_strided",
     "fill", "flip", "full", "full_like", "gather", "index", "index_put", "index_select", "linspace", "new_empty", "new_full",
-    "new_ones", "new_zeros", "ones", "ones_like", "pixel_shuffle", "reflection_pad2d", "repeat", "replication_pad2d", "roll",
-    "scalar_tensor", "scatter", "slice_scatter", "stack", "eye", "zero", "zeros", "zeros_like", "upsample_nearest2d",
-    "_local_scalar_dense", "repeat_interleave", "tile", "im2col", "randperm", "rand", "randn", "normal", "uniform",
-    "bernoulli", "empty_permuted", "new_empty_strided", "triu_indices", "tril_indices", "nonzero", "col2im",
+    "new_ones", "new_zeros", "ones", "ones_like", "pixel_shuffle", "pixel_unshuffle", "reflection_pad1d", "reflection_pad2d",
+    "reflection_pad3d", "repeat", "replication_pad1d", "replication_pad2d", "replication_pad3d", "roll", "scalar_tensor",
+    "scatter", "slice_scatter", "select_scatter", "diagonal_scatter", "stack", "eye", "zero", "zeros", "zeros_like",
+    "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "_upsample_nearest_exact1d",
+    "_upsample_nearest_exact2d", "_upsample_nearest_exact3d", "_local_scalar_dense", "repeat_interleave", "tile", "im2col",
+    "randperm", "rand", "randn", "rand_like", "randn_like", "randint", "randint_like", "random", "normal", "uniform",
+    "exponential", "multinomial", "bernoulli", "empty_permuted", "new_empty_strided", "triu_indices", "tril_indices",
+    "nonzero", "nonzero_static", "col2im", "index_copy", "index_fill", "_index_put_impl", "_unsafe_index", "_unsafe_index_put",
+    "masked_select", "masked_scatter", "take", "put", "diag_embed", "complex", "native_channel_shuffle", "channel_shuffle",
+    "rot90", "max_unpool2d", "max_unpool3d", "_pack_padded_sequence", "logspace", "lift_fresh_copy", "fill_diagonal",
+    "block_diag", "hann_window", "_efficientzerotensor", "resize",
 }  # fmt: skip
+SCATTERED = {"index_add", "scatter_add", "scatter_reduce", "index_reduce", "_embedding_bag", "_embedding_bag_forward_only"}
 NORMS = {
     "native_batch_norm": True, "_native_batch_norm_legit": True, "_native_batch_norm_legit_no_training": False,
     "cudnn_batch_norm": True, "native_layer_norm": True, "native_group_norm": True, "_fused_rms_norm": True, "batch_norm": True,
+    "_batch_norm_with_update": True, "_batch_norm_no_update": False,
 }  # fmt: skip
 POOLS = {
     "max_pool2d_with_indices": "compare", "max_pool3d_with_indices": "compare", "avg_pool2d": "add", "avg_pool3d": "add",
     "avg_pool1d": "add", "_adaptive_avg_pool2d": "add", "_adaptive_avg_pool3d": "add", "adaptive_max_pool2d": "compare",
+    "adaptive_max_pool3d": "compare", "fractional_max_pool2d": "compare", "fractional_max_pool3d": "compare",
+}  # fmt: skip
+# Interpolation: the values that one output is made of.
+TAPS = {
+    "upsample_linear1d": 2, "upsample_bilinear2d": 4, "upsample_trilinear3d": 8, "upsample_bicubic2d": 16,
+    "grid_sampler_2d": 4, "grid_sampler_3d": 8,
 }  # fmt: skip
 # What one operation made of several operators is called: the first of these that it contains.
 ORDER: tuple[Kind, ...] = (
@@ -100,6 +93,25 @@ def _product(left: int, right: int) -> Callable[..., Any]:
         return t.new(shape, args[left].dtype), "matmul", (nest,), ops
 
     return product
+
+
+def _adding_batches(t: Tracer, base: Tensor, a: Tensor, b: Tensor, **_: Any) -> Any:
+    """addbmm: the products of a batch, summed."""
+    (groups, rows, inner), columns = a.shape, b.shape[2]
+    nest = formulas.Loops(N=rows, M=columns, C=groups * inner)
+    return t.new((rows, columns), a.dtype), "matmul", (nest,), {"add": rows * columns}
+
+
+def _grouped(t: Tracer, a: Tensor, b: Tensor, offs: Tensor | None = None, *_: Any, **options: Any) -> Any:
+    """_grouped_mm: products of uneven groups, as a mixture of experts makes them. Where the groups divide the rows, the
+    inner axis or the columns, their sum is that of the whole axis."""
+    x, w = tuple(a.shape), tuple(b.shape)
+    if x[-1] != w[-2]:
+        raise formulas.ShapeError(f"cannot multiply {x} by {w} in groups")
+    groups = offs.shape[0] if offs is not None else 1
+    shape = (x[-2], w[-1]) if len(x) != len(w) else (groups if len(x) == 2 else x[0], x[-2], w[-1])
+    nest = formulas.Loops(N=x[-2], G=x[0] if len(x) == len(w) == 3 else 1, M=w[-1], C=x[-1])
+    return t.new(shape, options.get("out_dtype") or a.dtype), "matmul", (nest,), {}
 
 
 def _index(t: Tracer, x: Tensor, indices: list[Tensor | None]) -> Any:
@@ -156,6 +168,8 @@ RULES: dict[Any, Callable[..., Any]] = {
     aten.addmm.default: _product(1, 2),
     aten.baddbmm.default: _product(1, 2),
     aten.addmv.default: _product(1, 2),
+    aten.addbmm.default: _adding_batches,
+    aten._grouped_mm.default: _grouped,
     aten.index.Tensor: _index,
     aten.cat.default: _cat,
     **{getattr(aten, name).Tensor: _pointwise(name) for name in ("add", "sub", "mul", "div")},
@@ -172,9 +186,9 @@ RULES: dict[Any, Callable[..., Any]] = {
 class Beneath(TorchDispatchMode):
     """Collects the operators of one operation, and the most bytes that its intermediate results need at once."""
 
-    def __init__(self, tracer: Tracer):
+    def __init__(self, tracer: Tracer, name: str):
         super().__init__()
-        self.tracer = tracer
+        self.tracer, self.name = tracer, name
         self.kinds: list[Kind] = []
         self.loops: list[Loops] = []
         self.ops: dict[str, int] = {}
@@ -185,6 +199,7 @@ class Beneath(TorchDispatchMode):
         self.storages: dict[int, int] = {}  # of these: how many tensors of it are alive
         self.alive, self.peak = 0, 0
         self.unknown: list[tuple[str, Any, Any]] = []
+        self.last: Any = None  # the operator that ran last
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -192,26 +207,36 @@ class Beneath(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         t, kwargs = self.tracer, kwargs or {}
-        given = list(_tensors((args, kwargs)))
+        self.last = func
+        rule = RULES.get(func)
+        if rule is None and _traits(func).composite:  # in inference mode they come as they are
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        given = list(tensors((args, kwargs)))
         name = func._overloadpacket.__name__
         mutable = func._schema.is_mutable
-        on_meta = any(x.device.type == "meta" for x in given)
+        on_meta = any(x.is_meta for x in given) or _is_large(t, given, args)
+        if on_meta and not given:
+            kwargs = {**kwargs, "device": "meta"}
         for x in given:
             if id(x) not in self.inner:
                 self.inputs[id(x)] = x
 
         def stand_in(x: Tensor) -> Tensor:
-            known = t.known.get(id(x))
-            own = known is not None and not isinstance(known, int)
-            wanted = isinstance(known, Weight) or (on_meta and x.dim() > 0) or (own and (mutable or on_meta))
-            return t.meta(x) if wanted else x
+            if x.is_meta:
+                return x
+            own = t.owner_of(x)
+            wanted = isinstance(own, Weight) or (on_meta and x.dim() > 0) or (own is not None and (mutable or on_meta))
+            return t.meta(x) if wanted or (t.stale and x.untyped_storage()._cdata in t.stale) else x
 
-        args, kwargs = _map((args, kwargs), stand_in)
-        rule, found = RULES.get(func), NotImplemented
-        if rule is not None:
+        args, kwargs = mapped((args, kwargs), stand_in)
+        found = NotImplemented
+        if rule is not None and any(x.is_meta for x in tensors((args, kwargs))):
             found = rule(t, *args, **kwargs)
         if found is NotImplemented:
-            result = func(*args, **kwargs)
+            result = _run(self, func, args, kwargs, on_meta)
             found = (result, *classify(name, args, result))
         result, kind, loops, ops = found
         if len(loops) == 1:
@@ -222,7 +247,7 @@ class Beneath(TorchDispatchMode):
         if kind == "matmul" and any(self.is_weight(x) for x in given):
             kind = "linear"
         if kind == "other":
-            self.unknown.append((str(func), [tuple(x.shape) for x in given], [tuple(x.shape) for x in _tensors(result)]))
+            self.unknown.append((str(func), [tuple(x.shape) for x in given], [tuple(x.shape) for x in tensors(result)]))
         elif kind in ("view", "copy", "embedding"):
             self.free += 1
         else:
@@ -231,19 +256,21 @@ class Beneath(TorchDispatchMode):
         self.loops += loops
         for key, count in ops.items():
             self.ops[key] = self.ops.get(key, 0) + count
-        originals = dict(zip(map(id, _tensors((args, kwargs))), given, strict=True))  # of stand-ins too
-        for x in _tensors(result):
+        originals = dict(zip(map(id, tensors((args, kwargs))), given, strict=True))  # of stand-ins too
+        for x in tensors(result):
             original = originals.get(id(x))
-            if original is not None:
-                self.changed[id(original)] = original
-            else:
+            if original is None:
                 self._made(x)
+                continue
+            self.changed[id(original)] = original
+            if original is not x and not t.is_own(original):  # its values are no longer known
+                t.stale.add(original.untyped_storage()._cdata)
+                t.hold.append(original)
         return result
 
     def is_weight(self, x: Tensor) -> bool:
         """Whether it is one of the module's weights, or a view of one."""
-        known = self.tracer.known.get(id(x)) if id(x) not in self.inner else None
-        return isinstance(known, Weight) or x.untyped_storage()._cdata in self.tracer.weight_storage
+        return self.tracer.is_weight(x)
 
     def operand(self, x: Tensor) -> int | str:
         """A factor of a product: a tensor or weight from outside (or a view of one), or an intermediate result."""
@@ -252,8 +279,8 @@ class Beneath(TorchDispatchMode):
             for outside in self.inputs.values():
                 if outside.untyped_storage()._cdata == address:
                     return self.tracer.operand(outside)
-            weight = self.tracer.weight_storage.get(address)
-            return weight.names[0] if weight else "intermediate"
+            weight = self.tracer.own_storage.get(address)
+            return weight.names[0] if isinstance(weight, Weight) else "intermediate"
         return self.tracer.operand(x)
 
     def forget(self) -> None:
@@ -264,7 +291,7 @@ class Beneath(TorchDispatchMode):
 
     def _made(self, x: Tensor) -> None:
         key, address, size = id(x), x.untyped_storage()._cdata, x.untyped_storage().nbytes()
-        inherited = address in self.tracer.storage_of or address in self.tracer.weight_storage
+        inherited = address in self.tracer.storage_of or address in self.tracer.own_storage
         if key in self.inner:
             return
 
@@ -287,9 +314,9 @@ class Beneath(TorchDispatchMode):
 def classify(name: str, args: Any, result: Any) -> tuple[Kind, tuple[Loops, ...], dict[str, int]]:
     """Kind, loops and other arithmetic of an operator that is known by name; kind "other" is unknown."""
     name = name.removesuffix("_") if not name.endswith("__") else name
-    outputs = list(_tensors(result))
+    outputs = list(tensors(result))
     elements = outputs[0].numel() if outputs else 0
-    first = next(iter(_tensors(args)), None)
+    first = next(iter(tensors(args)), None)
     size = first.numel() if first is not None else 0
     if "scaled_dot_product" in name:
         q, k, v = (tuple(x.shape) for x in args[:3])
@@ -309,10 +336,24 @@ def classify(name: str, args: Any, result: Any) -> tuple[Kind, tuple[Loops, ...]
         statistics = outputs[1].numel() if len(outputs) > 1 and outputs[1].numel() else args[0].shape[1]
         return "norm", (), formulas.normalisation_ops(size, statistics, NORMS[name], True)
     if name in POOLS:
-        return "pool", (), {POOLS[name]: max(size - elements, 0)}
+        axes = 0 if "adaptive" in name else int(next(c for c in name if c.isdigit()))
+        window = math.prod(formulas.per_axis(args[1], axes)) if axes and "fractional" not in name else 0
+        return "pool", (), {POOLS[name]: elements * (window - 1) if window else max(size - elements, 0)}
+    if name in TAPS:
+        return "elementwise", (), {"mul": TAPS[name] * elements, "add": (TAPS[name] - 1) * elements}
+    if name in ("_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"):  # the window grows as the picture shrinks
+        reach = 2 if "bicubic" in name else 1
+        taps = [2 * math.ceil(reach * max(1, n / m)) + 1 for n, m in zip(first.shape[-2:], outputs[0].shape[-2:], strict=True)]
+        return "elementwise", (), {"mul": sum(taps) * elements, "add": sum(taps) * elements}
+    if name in ("_fft_c2c", "_fft_r2c", "_fft_c2r"):
+        return "elementwise", (), _fft_ops(max(size, elements), [max(first.shape[d], outputs[0].shape[d]) for d in args[1]])
+    if name in ("_cdist_forward", "_pdist_forward"):
+        return "elementwise", (), {"add": 2 * elements * first.shape[-1], "mul": elements * first.shape[-1]}
+    if name in SCATTERED:
+        return "embedding" if "embedding" in name else "elementwise", (), {"add": max(x.numel() for x in tensors(args))}
     if name in ("native_dropout", "dropout"):
         return "elementwise", (), {"mul": size, "compare": size}
-    if name in ("embedding", "embedding_renorm", "_embedding_bag"):
+    if name in ("embedding", "embedding_renorm"):
         return "embedding", (), {}
     if name in VIEWS:
         return "view", (), {}
@@ -321,29 +362,140 @@ def classify(name: str, args: Any, result: Any) -> tuple[Kind, tuple[Loops, ...]
     return "other", (), {}
 
 
+def _fft_ops(elements: int, lengths: list[int]) -> dict[str, int]:
+    """The textbook's radix-2 transform: per axis of length L, L/2·log2 L butterflies of four real products and six sums,
+    for a real or a complex tensor (a library may do with fewer)."""
+    stages = sum(max(1, math.ceil(math.log2(n))) if n > 1 else 0 for n in lengths)
+    return {"mul": 2 * elements * stages, "add": 3 * elements * stages}
+
+
+class Traits(NamedTuple):
+    """What torch says of an operator."""
+
+    composite: bool  # made of others
+    random: bool
+    reads: bool  # its result, or its result's shape, depends on values
+
+
+_TRAITS: dict[Any, Traits] = {}
+
+
+def _traits(func: Any) -> Traits:
+    found = _TRAITS.get(func)
+    if found is None:
+        key, tags = torch._C.DispatchKey.CompositeImplicitAutograd, func.tags
+        reads = torch.Tag.data_dependent_output in tags or torch.Tag.dynamic_output_shape in tags
+        composite = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key)
+        found = _TRAITS[func] = Traits(composite, torch.Tag.nondeterministic_seeded in tags, reads)
+    return found
+
+
+def _is_large(t: Tracer, given: list[Tensor], args: tuple[Any, ...]) -> bool:
+    """Whether an operator on real tensors would make so large a one that it goes to the meta device: a trace allocates
+    nothing that is not small."""
+    from lamina.cost.trace import SMALL
+
+    if not given:
+        size = args[0] if args else ()
+        return isinstance(size, (list, tuple)) and all(isinstance(n, int) for n in size) and math.prod(size) > SMALL
+    shapes = [tuple(x.shape) for x in given if not t.is_own(x)]
+    if any(math.prod(shape) > SMALL for shape in shapes):
+        return True
+    if len(shapes) > 1:
+        axes = max(map(len, shapes))
+        wide = [max((s[len(s) - 1 - i] for s in shapes if len(s) > i), default=1) for i in range(axes)]
+        return math.prod(wide) > SMALL
+    return False
+
+
+def assume(x: Tensor) -> None:
+    """Mark a real tensor whose values are made up, so that whoever reads one is found out."""
+    x._lamina_assumed = True  # type: ignore[attr-defined]
+
+
+def _is_assumed(x: Any) -> bool:
+    return hasattr(x, "_lamina_assumed")
+
+
+def _run(mode: Beneath, func: Any, args: Any, kwargs: Any, on_meta: bool) -> Any:
+    """The operator itself, on the meta device or on small real tensors; random ones leave torch's generator alone."""
+    if on_meta:
+        return func(*args, **kwargs)
+    traits = _traits(func)
+    if traits.random and kwargs.get("generator") is None:
+        before = torch.get_rng_state()
+        try:
+            result = func(*args, **kwargs)
+        finally:
+            torch.set_rng_state(before)
+    else:
+        result = func(*args, **kwargs)
+    if any(_is_assumed(x) for x in tensors((args, kwargs))):
+        for x in tensors(result):
+            assume(x)
+        if traits.reads and mode.name != "one_hot":  # which reads them only to see that none is too large
+            _note_assumption(mode.tracer)
+    return result
+
+
+def _note_assumption(t: Tracer) -> None:
+    line = state.calling_line()
+    t.assumptions[f"{t.where()}: choices that depend on values take turns, at {line}"] = None
+
+
+READERS = {"item", "tolist", "numpy", "__bool__", "__int__", "__float__", "__index__", "__array__", "__contains__", "equal"}
+
+
+def _needs(t: Tracer, func: Any, mode: Beneath, error: Exception) -> InputError:
+    """Why an operation cannot run on the meta device: it reads values, or nobody said what it does there."""
+    name, line = getattr(func, "__name__", str(func)), state.calling_line()
+    last = str(mode.last or func)
+    at = f"; at {line}" if line else ""
+    if name == "__bool__":
+        why = "the value of a tensor decides the way, and a trace has shapes only"
+    elif name in READERS or name in ("nonzero", "where", "__getitem__", "unique", "masked_select") or (
+        isinstance(mode.last, torch._ops.OpOverload) and _traits(mode.last).reads
+    ):
+        why = f"{name.strip('_')} needs the value of a tensor, and a trace has shapes only"
+    else:
+        why = f"{last} has no meta (fake) kernel: describe it with lamina.register or torch.library.register_fake"
+        return InputError(f"{t.where()}: {why}{at}")
+    return InputError(f"{t.where()}: {why} (integer inputs on the CPU keep their values){at}")
+
+
 def beneath(t: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run an operation that has no rule, and record what lies beneath it as one layer."""
-    mode = Beneath(t)
+    name = getattr(func, "__name__", "operation").strip("_")
+    mode = Beneath(t, name)
+    imported = len(sys.modules)
     try:
         with mode:
             result = func(*args, **kwargs)
+        if len(sys.modules) != imported:  # a first call, whose imports leave cycles that keep tensors alive
+            gc.collect()
     except (RuntimeError, NotImplementedError) as error:
-        text = str(error).splitlines()[0]
-        if "meta" in text.lower():
-            name = getattr(func, "__name__", str(func))
-            raise InputError(f"{t.where()}: {name} needs values, and a trace has shapes only ({text})") from error
+        text = str(error)
+        if not isinstance(error, InputError) and ("meta" in text.lower() or "fake impl" in text):
+            mode.forget()
+            raise _needs(t, func, mode, error) from error
         raise
+    if getattr(func, "__name__", "") in READERS and any(_is_assumed(x) for x in tensors((args, kwargs))):
+        _note_assumption(t)
     if not mode.kinds:
         mode.forget()
         return result
-    outputs = [x for x in _unique(_tensors(result)) if id(x) not in mode.inputs or id(x) in mode.changed]
-    outputs += [x for key, x in mode.changed.items() if key in mode.inputs and all(x is not y for y in outputs)]
-    if any(t.is_own(x) for x in outputs):
+    outputs = [x for x in _unique(tensors(result)) if id(x) not in mode.inputs or id(x) in mode.changed]
+    places = {x.untyped_storage()._cdata: x for x in reversed(mode.inputs.values())}  # a view was written: so was its base
+    written = [places.get(x.untyped_storage()._cdata, x) if key in mode.inner else x for key, x in mode.changed.items()]
+    outputs += [x for x in _unique(written) if id(x) in mode.inputs and all(x is not y for y in outputs)]
+    if any(id(x) in mode.changed and t.is_own(x) for x in outputs):
         return result  # a module updates its own buffer: not part of the network's arithmetic
     kind = min(mode.kinds, key=ORDER.index)
+    if kind == "view" and len(outputs) == 1 and t.is_own(outputs[0]):
+        if any(x.numel() == outputs[0].numel() and t.is_own(x) for x in mode.inputs.values()):
+            return result  # the whole weight in another form is that weight
     own = {x.untyped_storage()._cdata: x.untyped_storage().nbytes() for x in outputs}
     inherited = sum(size for address, size in own.items() if address in mode.storages)
-    name = getattr(func, "__name__", "operation").strip("_")
     inputs = list(mode.inputs.values())
     for x in inputs:
         t.identify(x)
@@ -366,23 +518,23 @@ def beneath(t: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
     return result
 
 
-def _tensors(value: Any) -> Iterable[Tensor]:
+def tensors(value: Any) -> Iterable[Tensor]:
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, (tuple, list)):
         for item in value:
-            yield from _tensors(item)
+            yield from tensors(item)
     elif isinstance(value, dict):
-        yield from _tensors(tuple(value.values()))
+        yield from tensors(tuple(value.values()))
 
 
-def _map(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+def mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, (tuple, list)):
-        return type(value)([_map(v, function) for v in value])
+        return type(value)([mapped(v, function) for v in value])
     if isinstance(value, dict):
-        return {k: _map(v, function) for k, v in value.items()}
+        return {k: mapped(v, function) for k, v in value.items()}
     return value
 
 

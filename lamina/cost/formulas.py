@@ -112,16 +112,70 @@ def matmul(a: Shape, b: Shape, operands=()) -> tuple[Shape, Loops]:
     return shape, Loops(N=rows, G=math.prod(batch), M=columns, C=inner, operands=operands)
 
 
-def attention(q: Shape, k: Shape, v: Shape, operands=(0, 0, 0, 0)) -> tuple[Shape, tuple[Loops, Loops]]:
+def attention(
+    q: Shape, k: Shape, v: Shape, operands: tuple[int | str, ...] = (0, 0, 0, 0), grouped: bool = True
+) -> tuple[Shape, tuple[Loops, Loops]]:
     """softmax(q kᵀ) v with q (..., H, L, E), k (..., H', S, E), v (..., H', S, F): its two products, dense (causal or
-    not). Grouped queries share keys: H is a multiple of H', and every query head is counted. `operands` are those of
-    query, key, value and output."""
-    if q[-1] != k[-1] or k[-2] != v[-2]:
+    not). Queries may share keys and values (`grouped`): H is then a multiple of H', and every query head is counted.
+    `operands` are those of query, key, value and output."""
+    fits = min(len(q), len(k), len(v)) >= 2 and q[-1] == k[-1] and k[-2] == v[-2]
+    if fits and grouped and len(q) > 2 and len(k) > 2 and len(v) > 2 and k[-3] and v[-3]:
+        fits = q[-3] % k[-3] == 0 and q[-3] % v[-3] == 0
+        batch = (*broadcast(q[:-3], k[:-3], v[:-3]), q[-3]) if fits else ()
+    else:
+        batch = broadcast(q[:-2], k[:-2], v[:-2]) if fits else ()
+    if not fits:
         raise ShapeError(f"attention shapes do not fit: query {_x(q)}, key {_x(k)}, value {_x(v)}")
-    groups, length, span = math.prod(q[:-2]), q[-2], k[-2]
+    groups, length, span = math.prod(batch), q[-2], k[-2]
     query, key, value, output = operands
     scores = Loops(N=length, G=groups, M=span, C=q[-1], operands=(query, key, "scores"))
-    return (*q[:-1], v[-1]), (scores, Loops(N=length, G=groups, M=v[-1], C=span, operands=("scores", value, output)))
+    return (*batch, length, v[-1]), (scores, Loops(N=length, G=groups, M=v[-1], C=span, operands=("scores", value, output)))
+
+
+def recurrent(
+    runs: Sequence[tuple[int, int]], gates: int, inputs: int, hidden: int, projected: int, operands: Sequence[int | str]
+) -> tuple[Loops, ...]:
+    """One direction of one layer of an RNN (1 gate), GRU (3) or LSTM (4): all gates' products with the input at once,
+    then step by step with the hidden state; and with a projection (`projected` > 0) one more product a step.
+
+    `runs` are (steps, sequences): one for a rectangular batch, one for each length of a packed one. `operands` name the
+    input and the two or three weights.
+    """
+    state = projected or hidden
+    total = sum(steps * batch for steps, batch in runs)
+    nests = [Loops(N=total, M=gates * hidden, C=inputs, operands=(operands[0], operands[1], "gates"))]
+    for steps, batch in runs:
+        nests.append(Loops(N=batch, M=gates * hidden, C=state, times=steps, operands=("state", operands[2], "gates")))
+        if projected:
+            nests.append(Loops(N=batch, M=projected, C=hidden, times=steps, operands=("cell", operands[3], "state")))
+    return tuple(nests)
+
+
+def recurrent_ops(gates: int, elements: int, biased: bool) -> dict[str, int]:
+    """What the gates cost beside their products, for `elements` hidden units over all steps. An LSTM has three sigmoids,
+    two tanh, three products and a sum; a GRU two sigmoids, a tanh, three products and two sums; an RNN a tanh."""
+    sigmoids, hyperbolic, products, sums = {4: (3, 2, 3, 1), 3: (2, 1, 3, 2), 1: (0, 1, 0, 0)}[gates]
+    return {
+        "add": elements * (sums + gates + (2 * gates if biased else 0) + sigmoids + 2 * hyperbolic),
+        "mul": elements * products,
+        "exp": elements * (sigmoids + hyperbolic),
+        "div": elements * (sigmoids + hyperbolic),
+    }
+
+
+def adaptive_reads(size: int, windows: int) -> int:
+    """How many values the windows of adaptive pooling read along one axis: window i is [i·size/windows, (i+1)·…) rounded
+    outwards, so that windows may share values."""
+    return sum(-(-(i + 1) * size // windows) - i * size // windows for i in range(windows))
+
+
+def reduced(x: Shape, dim: int | Sequence[int] | None, keep: bool) -> Shape:
+    """The shape after a reduction over `dim` (None or nothing: over everything)."""
+    dims = range(len(x)) if dim is None or dim == () or dim == [] else [dim] if isinstance(dim, int) else dim
+    if any(not -max(len(x), 1) <= d < max(len(x), 1) for d in dims):
+        raise ShapeError(f"there is no axis {dim} in {_x(x)}")
+    gone = {d % len(x) for d in dims} if x else set()
+    return tuple([1 if i in gone else size for i, size in enumerate(x) if keep or i not in gone])
 
 
 def pooling(x: Shape, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape, ceil: bool) -> Shape:
@@ -189,6 +243,56 @@ ACTIVATION_OPS: dict[str, dict[str, int]] = {
     "softplus": {"exp": 2, "add": 1},
     "hardsigmoid": {"compare": 2, "add": 1, "div": 1},
     "hardswish": {"compare": 2, "add": 1, "mul": 1, "div": 1},
+    "mish": {"exp": 3, "add": 4, "div": 1, "mul": 1},
+    "selu": {"compare": 1, "exp": 1, "add": 1, "mul": 2},
+    "celu": {"compare": 1, "exp": 1, "add": 1, "mul": 1, "div": 1},
+}
+# Operators by name (in-place and overloads alike): the arithmetic of one output element.
+ELEMENTWISE: dict[str, dict[str, int]] = {
+    **dict.fromkeys(
+        ("add", "sub", "rsub", "neg", "abs", "round", "floor", "ceil", "trunc", "frac", "sign", "sgn", "__lshift__",
+         "__rshift__", "bitwise_left_shift", "bitwise_right_shift"),
+        {"add": 1},
+    ),
+    **dict.fromkeys(("mul", "square", "deg2rad", "rad2deg", "conj_physical", "ldexp"), {"mul": 1}),
+    **dict.fromkeys(("addcmul", "lerp"), {"mul": 1, "add": 1}),
+    "addcdiv": {"mul": 1, "add": 1, "div": 1},
+    **dict.fromkeys(("div", "reciprocal", "remainder", "fmod", "floor_divide"), {"div": 1}),
+    **dict.fromkeys(
+        ("exp", "exp2", "log", "log2", "log10", "log1p", "expm1", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh",
+         "asinh", "acosh", "atanh", "sinc", "erf", "erfc", "erfinv", "atan2", "pow", "log_sigmoid_forward", "logaddexp",
+         "xlogy", "special_xlog1py", "logit", "angle"),
+        {"exp": 1},
+    ),
+    "polar": {"exp": 2, "mul": 2},
+    "hypot": {"mul": 2, "add": 1, "sqrt": 1},
+    **dict.fromkeys(("_prelu_kernel", "rrelu_with_noise"), {"compare": 1, "mul": 1}),
+    "glu": {"exp": 1, "add": 1, "div": 1, "mul": 1},
+    **dict.fromkeys(("softshrink", "hardshrink"), {"compare": 2, "add": 1}),
+    **dict.fromkeys(("sigmoid_backward", "tanh_backward"), {"add": 1, "mul": 2}),
+    **dict.fromkeys(("sqrt", "rsqrt"), {"sqrt": 1}),
+    **dict.fromkeys(
+        ("maximum", "minimum", "clamp", "clamp_min", "clamp_max", "where", "masked_fill", "eq", "ne", "lt", "le", "gt", "ge",
+         "isnan", "isinf", "logical_and", "logical_or", "logical_not", "logical_xor", "bitwise_and", "bitwise_or",
+         "bitwise_not", "bitwise_xor", "__and__", "__or__", "__xor__", "threshold", "tril", "triu", "fmax", "fmin", "isposinf",
+         "isneginf", "isfinite", "signbit", "nan_to_num", "heaviside", "copysign", "isin", "bucketize",
+         "searchsorted"),
+        {"compare": 1},
+    ),
+}  # fmt: skip
+# Reductions: the arithmetic of one input element.
+REDUCTIONS: dict[str, dict[str, int]] = {
+    **dict.fromkeys(("sum", "nansum", "mean", "cumsum", "count_nonzero", "trace", "bincount", "histc"), {"add": 1}),
+    **dict.fromkeys(("prod", "cumprod"), {"mul": 1}),
+    **dict.fromkeys(("norm", "linalg_vector_norm"), {"mul": 1, "add": 1}),
+    **dict.fromkeys(("var", "var_mean", "std", "std_mean"), {"add": 3, "mul": 1}),
+    **dict.fromkeys(
+        ("amax", "amin", "aminmax", "_aminmax", "max", "min", "argmax", "argmin", "any", "all", "sort", "topk", "argsort",
+         "cummax", "cummin", "_cummax_helper", "_cummin_helper", "kthvalue", "median", "nanmedian", "mode", "equal", "_unique2",
+         "unique_dim", "unique_consecutive"),
+        {"compare": 1},
+    ),
+    **dict.fromkeys(("logsumexp", "logcumsumexp", "_logcumsumexp"), {"exp": 1, "add": 1}),
 }
 
 

@@ -2,13 +2,23 @@
 
 Two levels. A `TorchFunctionMode` sees operations as people write them and asks `rules` for their shapes: the commonest
 never reach a kernel. What has no rule runs on the meta device under a `TorchDispatchMode` (`aten`), which counts the
-operators beneath; together they are one layer. Nothing is left on the module, and other threads are not seen.
+operators beneath; together they are one layer. Functions that torch writes in Python are opened: what they call is seen
+in its turn. Nothing is left on the module, and other threads are not seen.
+
+Small integer tensors (token ids, positions, lengths) keep their values, so that a forward may read them; what would
+need the value of anything else is an error that names the line.
 """
 
+import copy
+import gc
+import inspect
+import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import fields, is_dataclass, replace
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -16,33 +26,45 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
-from lamina.cost import aten, rules
+from lamina.cost import aten, custom, rules, state
 from lamina.cost.formulas import ShapeError
 from lamina.errors import InputError
 from lamina.workload import Coverage, Kind, Layer, Lifetime, Loops, Part, Tensor, Unknown, Weight, Workload
 
 META = torch.device("meta")
 BUFFER = object()  # a module's buffer: neither a weight nor an activation
+ATTRIBUTE = type(torch.Tensor.shape.__get__)  # reading or writing an attribute, as torch's modes see it
+FREE = ("view", "copy", "embedding")  # kinds that move data and compute nothing
+SMALL = 1 << 18  # elements: an integer tensor up to this size keeps its values
 
 
 def trace(module: Callable[..., Any], *inputs: Any, name: str | None = None, **kwargs: Any) -> Workload:
     """The `Workload` of one call `module(*inputs, **kwargs)`, in the module's own mode (train or eval).
 
-    Tensors among the inputs only lend their shape and dtype; they may lie on any device, the meta device included. The
-    module may be real or on the meta device and stays as it was, also when its forward raises.
+    Floating-point tensors among the inputs only lend their shape and dtype; they may lie on any device, the meta device
+    included. Integer tensors that are not on the meta device keep their values. The module may be real, on the meta
+    device or compiled, and stays as it was, also when its forward raises; it may be any callable.
+
+    Raises `InputError`, which names the layer or the line of the forward, for shapes that do not fit, arguments that are
+    missing, values that a trace cannot know, and whatever the forward itself raises.
     """
-    tracer = Tracer(module)
-    return tracer.run(inputs, kwargs, name or type(module).__name__)
+    tracer = Tracer(_original(module))
+    return tracer.run(inputs, kwargs, name or type(tracer.module).__name__)
+
+
+def _original(module: Any) -> Any:
+    """What `torch.compile` was given."""
+    return module._orig_mod if type(module).__name__ == "OptimizedModule" else module
 
 
 class Frame:
     """One call of a module that is under way."""
 
-    __slots__ = ("call", "leaf", "module", "path", "type")
+    __slots__ = ("call", "layers", "leaf", "module", "path", "type")
 
-    def __init__(self, path: str, module: Any, call: int, leaf: bool):
-        self.path, self.module, self.call, self.leaf = path, module, call, leaf
-        self.type = type(module).__name__
+    def __init__(self, path: str, module: Any, call: int, leaf: bool, type: str):
+        self.path, self.module, self.call, self.leaf, self.type = path, module, call, leaf, type
+        self.layers = 0  # how many it made itself
 
 
 class Storage:
@@ -57,7 +79,7 @@ class Storage:
 class _Death(weakref.ref):
     """A weak reference that knows whose death it reports."""
 
-    __slots__ = ("key", "storage")
+    __slots__ = ("address", "key", "storage")
 
 
 class Tracer(TorchFunctionMode):
@@ -68,88 +90,143 @@ class Tracer(TorchFunctionMode):
         self.module = module
         self.owner = threading.get_ident()
         self.is_module = isinstance(module, nn.Module)
-        self.paths: dict[int, str] = {id(m): n for n, m in module.named_modules()} if self.is_module else {}
-        self.stack = [Frame("", module, 0, False)]
+        self.modules: dict[int, tuple[str, nn.Module, bool, str]] = {}  # path, module, whether a leaf, type; by id
+        self.stack = [Frame("", module, 0, False, type(module).__name__)]
         self.calls: dict[str, int] = {}
-        self.layers: list[dict[str, Any]] = []
-        self.tensors: list[tuple[tuple[int, ...], torch.dtype, Storage, bool]] = []
+        self.layers: list[Layer] = []
+        self.frames: list[Frame] = []  # that made the layers
+        self.tensors: list[Tensor] = []
         self.storages: list[Storage] = []
         self.storage_of: dict[int, Storage] = {}  # by the address of the C++ storage
-        self.known: dict[int, Any] = {}  # by id(tensor): a tensor id, a Weight or BUFFER
-        self.weight_storage: dict[int, Weight] = {}
+        self.known: dict[int, Any] = {}  # by id(tensor): a `Tensor`, a `Weight` or BUFFER
+        self.own_storage: dict[int, Any] = {}  # by address: the `Weight` or BUFFER that lies there
+        self.stale: set[int] = set()  # addresses of real tensors into which a trace would have written
         self.twins: dict[int, torch.Tensor] = {}  # a real tensor's stand-in on the meta device
         self.hold: list[Any] = []
         self.deaths: set[_Death] = set()
+        self.undo: list[tuple[Any, Any, Any]] = []  # attributes of weights that the forward set: setter, tensor, value
+        self.opening: list[Any] = []  # functions of torch whose Python is running
         self.running = False
+        self.grad = True  # whether the forward stands outside of torch.no_grad()
         self.counted, self.free = 0, 0
         self.unknown: list[tuple[int, str, Any, Any]] = []  # layer index, operator, shapes in and out
-        self.weights = self._weights() if self.is_module else ()
-        self.buffers = 0
-        if self.is_module:
-            for buffer in module.buffers():
-                self.known[id(buffer)] = BUFFER
-                self.buffers += buffer.numel()
-                self.hold.append(buffer)
+        self.assumptions: dict[str, None] = {}
+        self.buffers, self.buffer_bytes = 0, 0
+        self.weights: tuple[Weight, ...] = self._survey() if self.is_module else ()
 
     # ---- set-up -------------------------------------------------------------------------------------------------
 
-    def _weights(self) -> tuple[Weight, ...]:
-        """The module's parameters; two parameters in one storage and of one shape are one tied weight."""
+    def _survey(self) -> tuple[Weight, ...]:
+        """One walk over the module: paths, buffers, and parameters, where two in one storage and of one shape are one
+        tied weight. A compiled submodule has the path of its original."""
         groups: dict[tuple[int, tuple[int, ...]], list[tuple[str, nn.Parameter, Part]]] = {}
-        for path, module in self.module.named_modules():
-            norm = "Norm" in type(module).__name__
+        buffers: dict[int, torch.Tensor] = {}
+        waiting: list[tuple[str, nn.Module]] = [("", self.module)]
+        while waiting:
+            path, module = waiting.pop()
+            if id(module) in self.modules:
+                continue
+            if isinstance(module, torch.jit.ScriptModule):
+                raise InputError(f"{path or 'the module'} is scripted, which hides its operators: trace what it was made from")
+            kind, children, leaf = type(module).__name__, [], module is not self.module
+            for name, child in module._modules.items():
+                if child is not None:
+                    full = path if kind == "OptimizedModule" else f"{path}.{name}" if path else name
+                    children.append((full, child))
+                    leaf = leaf and isinstance(child, (nn.ParameterList, nn.ParameterDict))
+            self.modules[id(module)] = (path, module, leaf, kind)
+            waiting += reversed(children)
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    buffers[id(buffer)] = buffer
+            if not module._parameters:
+                continue
+            norm = "Norm" in kind
             for name, parameter in module._parameters.items():
                 if parameter is not None:
                     part: Part = "norm" if norm else "bias" if name.endswith("bias") else "weight"
-                    full = f"{path}.{name}" if path else name
                     key = (parameter.untyped_storage()._cdata, tuple(parameter.shape))
-                    groups.setdefault(key, []).append((full, parameter, part))
+                    groups.setdefault(key, []).append((f"{path}.{name}" if path else name, parameter, part))
         weights = []
         for number, ((address, shape), members) in enumerate(groups.items()):
             first = members[0][1]
-            names = tuple(name for name, _, _ in members)
+            names = tuple([name for name, _, _ in members])
             weight = Weight(names, shape, dtype_name(first.dtype), number, members[0][2], first.requires_grad)
-            self.weight_storage[address] = weight
+            self.own_storage[address] = weight
             for _, parameter, _ in members:
                 self.known[id(parameter)] = weight
                 self.hold.append(parameter)
             weights.append(weight)
+        for key, buffer in buffers.items():
+            self.known[key] = BUFFER
+            self.own_storage.setdefault(buffer.untyped_storage()._cdata, BUFFER)
+            self.buffers += buffer.numel()
+            self.buffer_bytes += buffer.numel() * buffer.element_size()
+            self.hold.append(buffer)
         return tuple(weights)
 
     def run(self, inputs: Sequence[Any], kwargs: Mapping[str, Any], name: str) -> Workload:
+        given = inputs, kwargs
         inputs, kwargs = _map((tuple(inputs), dict(kwargs)), self._enter_input)
         count = len(self.tensors)
         self.running = True
-        with self._watch_modules(), torch.no_grad(), self:
-            result = self.module(*inputs, **kwargs)
-        outputs = {self.known[id(t)] for t in _leaves(result) if isinstance(self.known.get(id(t)), int)}
-        return self._finish(name, range(count), outputs)
+        try:
+            with _no_collection(), self._surroundings(), self:
+                result = self.module(*inputs, **kwargs)
+        except InputError:
+            raise
+        except Exception as error:
+            raise self._explained(error, *given) from error
+        for tensor in _leaves(result):
+            found = self.known.get(id(tensor))
+            if isinstance(found, Tensor):
+                object.__setattr__(found, "role", "output")  # nobody else has seen the record yet
+        return self._finish(name, count)
 
     def _enter_input(self, value: torch.Tensor) -> torch.Tensor:
-        if value.device.type != "meta" and value.is_floating_point():
+        if not value.is_meta and (value.is_floating_point() or value.is_complex() or value.numel() > SMALL):
             value = self.meta(value)
         elif isinstance(value, nn.Parameter):
             value = value.detach()
-        self.register(value, requires_grad=False)
+        self.register(value, False, "input")
         self.hold.append(value)
         return value
 
     @contextmanager
-    def _watch_modules(self):
+    def _surroundings(self) -> Iterator[None]:
+        """The forward's world: modules say when they are called, gradients are on, compiled code runs as written; and
+        afterwards everything is as it was."""
+        dynamo = sys.modules.get("torch._dynamo")
+        eager = torch.compiler.set_stance("force_eager") if dynamo is not None else nullcontext()
+        everyone = [entry[1] for entry in self.modules.values()]
+        try:
+            with state.restored(everyone), eager, torch.enable_grad(), self._watch_modules():
+                yield
+        finally:
+            for setter, tensor, value in reversed(self.undo):
+                setter(tensor, value)
+
+    @contextmanager
+    def _watch_modules(self) -> Iterator[None]:
         """Say which module is being called, by global hooks: they leave nothing on the module itself."""
+        modules, calls, stack, owner = self.modules, self.calls, self.stack, self.owner
+        thread = threading.get_ident
 
         def before(module: nn.Module, _inputs: Any) -> None:
-            if threading.get_ident() == self.owner:
-                path = self.paths.get(id(module))
-                if path is None:  # a module made or swapped in during the call
-                    path = f"{self.stack[-1].path}.{type(module).__name__}".lstrip(".")
-                call = self.calls.get(path, 0)
-                self.calls[path] = call + 1
-                self.stack.append(Frame(path, module, call, _is_leaf(module) and module is not self.module))
+            if thread() == owner:
+                entry = modules.get(id(module))
+                if entry is None:  # a module made or swapped in during the call
+                    kind = type(module).__name__
+                    path = f"{stack[-1].path}.{kind}".lstrip(".")
+                    entry = modules[id(module)] = (path, module, not module._modules, kind)
+                path = entry[0]
+                call = calls.get(path, 0)
+                calls[path] = call + 1
+                stack.append(Frame(path, module, call, entry[2], entry[3]))
 
         def after(module: nn.Module, _inputs: Any, _output: Any) -> None:
-            if threading.get_ident() == self.owner:
-                while len(self.stack) > 1 and self.stack.pop().module is not module:
+            if thread() == owner:
+                while len(stack) > 1 and stack.pop().module is not module:
                     pass  # a call inside raised, and the author caught it
 
         handles = (register_module_forward_pre_hook(before), register_module_forward_hook(after))
@@ -165,56 +242,71 @@ class Tracer(TorchFunctionMode):
         """A fresh result; `emit` registers it."""
         return torch.empty(shape, dtype=dtype, device=META)
 
-    def register(self, tensor: torch.Tensor, requires_grad: bool) -> int:
+    def register(self, tensor: torch.Tensor, requires_grad: bool, role: Any = "activation") -> Tensor:
         """Give a tensor (or its new content, after an in-place operation) a number; a view joins its storage."""
-        address = tensor.untyped_storage()._cdata
+        memory = tensor.untyped_storage()
+        address = memory._cdata
         storage = self.storage_of.get(address)
         if storage is None:
-            storage = Storage(len(self.storages), tensor.untyped_storage().nbytes(), len(self.layers) if self.running else -1)
+            storage = Storage(len(self.storages), memory.nbytes(), len(self.layers) if self.running else -1)
             self.storages.append(storage)
             self.storage_of[address] = storage
         key = id(tensor)
-        number = len(self.tensors)
-        self.tensors.append((tuple(tensor.shape), tensor.dtype, storage, requires_grad))
-        if not isinstance(self.known.get(key), int):
+        tensors = self.tensors
+        found = Tensor(
+            len(tensors), tuple(tensor.shape), dtype_name(tensor.dtype), storage.key, storage.bytes, role, requires_grad
+        )
+        tensors.append(found)
+        if type(self.known.get(key)) is not Tensor:
             storage.living += 1
             death = _Death(tensor, self._died)
-            death.key, death.storage = key, (address, storage)
+            death.key, death.address, death.storage = key, address, storage
             self.deaths.add(death)
-        self.known[key] = number
-        return number
+        self.known[key] = found
+        return found
 
     def _died(self, death: _Death) -> None:
         self.deaths.discard(death)
         self.known.pop(death.key, None)
-        address, storage = death.storage
+        storage = death.storage
         storage.living -= 1
         if storage.living == 0:
             storage.freed = max(len(self.layers) - 1, storage.born)
-            if self.storage_of.get(address) is storage:
-                del self.storage_of[address]
+            if self.storage_of.get(death.address) is storage:
+                del self.storage_of[death.address]
 
     def identify(self, tensor: torch.Tensor) -> Any:
-        """A tensor's number, its `Weight`, or BUFFER. A tensor from nowhere (a constant in a closure, the result of an
-        attribute such as x.T) gets a number here."""
+        """A tensor's record, its `Weight`, or BUFFER. A tensor from nowhere (a constant in a closure) gets a record
+        here."""
         found = self.known.get(id(tensor))
         if found is not None:
             return found
         address = tensor.untyped_storage()._cdata
-        weight = self.weight_storage.get(address)
-        if weight is not None:
-            return weight
-        self.hold.append(tensor) if address not in self.storage_of else None
-        return self.register(tensor, requires_grad=False)
+        own = self.own_storage.get(address)
+        if own is not None:
+            return own
+        if address not in self.storage_of:
+            self.hold.append(tensor)
+        return self.register(tensor, False, "input")
+
+    def owner_of(self, tensor: torch.Tensor) -> Any:
+        """The module's `Weight` that the tensor is or is a view of, or BUFFER; None for an activation."""
+        found = self.known.get(id(tensor))
+        if found is None:
+            found = self.own_storage.get(tensor.untyped_storage()._cdata)
+        return None if isinstance(found, Tensor) else found
 
     def is_own(self, tensor: torch.Tensor) -> bool:
-        """Whether it is one of the module's weights or buffers."""
-        found = self.known.get(id(tensor))
-        return found is not None and not isinstance(found, int)
+        """Whether it is one of the module's weights or buffers, or a view of one."""
+        return self.owner_of(tensor) is not None
+
+    def is_weight(self, *tensors: torch.Tensor) -> bool:
+        """Whether one of them is one of the module's weights, or a view of one."""
+        return any(type(self.own_storage.get(x.untyped_storage()._cdata)) is Weight for x in tensors)
 
     def meta(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor, or a stand-in on the meta device. That of a weight or a buffer is kept and known as such."""
-        if tensor.device.type == "meta":
+        if tensor.is_meta:
             return tensor
         twin = self.twins.get(id(tensor))
         if twin is None:
@@ -223,21 +315,22 @@ class Tracer(TorchFunctionMode):
             if found is BUFFER or isinstance(found, Weight):
                 self.twins[id(tensor)] = twin
                 self.known[id(twin)] = found
-                if isinstance(found, Weight):
-                    self.weight_storage[twin.untyped_storage()._cdata] = found
+                self.own_storage[twin.untyped_storage()._cdata] = found
         return twin
 
     # ---- layers -------------------------------------------------------------------------------------------------
 
     def operand(self, tensor: torch.Tensor) -> int | str:
-        found = self.identify(tensor)
-        return found if isinstance(found, int) else found.names[0] if isinstance(found, Weight) else "buffer"
+        found = self.known.get(id(tensor))
+        if found is None:
+            found = self.identify(tensor)
+        return found.id if isinstance(found, Tensor) else found.names[0] if isinstance(found, Weight) else "buffer"
 
     def operands(self, input: torch.Tensor, weight: torch.Tensor, *others: torch.Tensor | None) -> tuple[int | str, ...]:
         """The operands of a nest whose output `emit` registers next; `others` are the operation's further inputs."""
         names = (self.operand(input), self.operand(weight))
         for other in others:
-            if other is not None:
+            if other is not None and id(other) not in self.known:
                 self.identify(other)
         return (*names, len(self.tensors))
 
@@ -256,148 +349,206 @@ class Tracer(TorchFunctionMode):
     ) -> Any:
         """Record one operation. `saved` are tensors kept for the backward pass (an int is so many bytes of a mask,
         indices or statistics); it is stored only where a gradient flows. Returns `output`."""
-        frame = self.stack[-1]
-        numbers: list[int] = []
+        frame, known = self.stack[-1], self.known
+        records: list[Tensor] = []
         weights: list[Weight] = []
         grad = False
         for tensor in inputs:
             if tensor is None:
                 continue
-            found = self.known.get(id(tensor))
+            found = known.get(id(tensor))
             if found is None:
                 found = self.identify(tensor)
-            if isinstance(found, int):
-                numbers.append(found)
-                grad = grad or self.tensors[found][3]
+            if type(found) is Tensor:
+                records.append(found)
+                grad = grad or found.requires_grad
             elif found is not BUFFER:
                 weights.append(found)
                 grad = grad or found.trainable
         results = (output,) if isinstance(output, torch.Tensor) else output
-        keep: list[int] = []
-        if grad:
-            for item in saved:
-                if not isinstance(item, int):
-                    found = self.known.get(id(item))
-                    if isinstance(found, int):
-                        keep.append(self.tensors[found][2].key)
-        produced = [self.register(t, grad) for t in results]
-        if grad:
-            for item in saved:
-                if isinstance(item, int) and item:
-                    storage = Storage(len(self.storages), item, len(self.layers))
-                    storage.freed = storage.born - 1  # it exists in training only
-                    self.storages.append(storage)
-                    keep.append(storage.key)
-                elif not isinstance(item, int) and any(item is t for t in results):
-                    keep.append(self.tensors[self.known[id(item)]][2].key)
-        if operators is None:
-            operators = (0, 1) if kind in ("view", "copy", "embedding") else (1, 0)
-        self.counted += operators[0]
-        self.free += operators[1]
+        grad = grad and self.grad
+        if not grad:
+            produced = [self.register(t, False) for t in results]
+            keep = ()
+        else:
+            before = {id(t): known.get(id(t)) for t in saved if not isinstance(t, int)}
+            produced = [self.register(t, t.is_floating_point() or t.is_complex()) for t in results]
+            keep = self._keep(saved, before)
+        if loops and results and results[0].is_complex():
+            loops = tuple(replace(nest, times=4 * nest.times) for nest in loops)  # four real products make a complex one
+        if operators is not None:
+            self.counted += operators[0]
+            self.free += operators[1]
+        elif kind in FREE:
+            self.free += 1
+        else:
+            self.counted += 1
+        frame.layers += 1
+        self.frames.append(frame)
         self.layers.append(
-            {
-                "frame": frame,
-                "module": frame.path,
-                "module_type": frame.type,
-                "call": frame.call,
-                "kind": kind,
-                "op": op,
-                "attributes": attributes or {},
-                "inputs": numbers,
-                "outputs": produced,
-                "weights": tuple(weights),
-                "loops": loops,
-                "ops": ops or {},
-                "saved": tuple(dict.fromkeys(keep)),
-                "workspace": workspace,
-            }
+            Layer(
+                "",  # `_finish` names it
+                frame.path,
+                frame.type,
+                frame.call,
+                kind,
+                op,
+                attributes or {},
+                tuple(records),
+                tuple(produced),
+                tuple(weights),
+                loops,
+                ops or {},
+                keep,
+                workspace,
+            )
         )
         return output
+
+    def _keep(self, saved: Iterable[torch.Tensor | int], before: dict[int, Any]) -> tuple[int, ...]:
+        """The storages kept: of tensors as they were before the operation, or of its results; and new ones for masks,
+        indices and statistics, which exist in training only."""
+        keep: list[int] = []
+        for item in saved:
+            if isinstance(item, int):
+                if item:
+                    storage = Storage(len(self.storages), item, len(self.layers))
+                    storage.freed = storage.born - 1
+                    self.storages.append(storage)
+                    keep.append(storage.key)
+            else:
+                found = before[id(item)] or self.known.get(id(item))
+                if isinstance(found, Tensor):
+                    keep.append(found.storage)
+        return tuple(dict.fromkeys(keep))
 
     def _names(self) -> list[str]:
         """The layers' names: the module's path, if it is a leaf and did one thing in that call, else path/operator; what
         comes again is numbered."""
-        alone: dict[int, int] = {}
-        for layer in self.layers:
-            alone[id(layer["frame"])] = alone.get(id(layer["frame"]), 0) + 1
         seen: dict[str, int] = {}
         names = []
-        for layer in self.layers:
-            frame, op = layer["frame"], layer["op"]
-            only = frame.leaf and alone[id(frame)] == 1
-            base = frame.path if only else f"{frame.path}/{op}" if frame.path else op
+        for layer, frame in zip(self.layers, self.frames, strict=True):
+            path = frame.path
+            base = path if frame.leaf and frame.layers == 1 else f"{path}/{layer.op}" if path else layer.op
             count = seen[base] = seen.get(base, -1) + 1
             names.append(f"{base}:{count}" if count else base)
         return names
 
+    # ---- operations ---------------------------------------------------------------------------------------------
+
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         try:
+            if custom.RULES and func in custom.RULES:
+                return custom.apply(self, func, args, kwargs or {})
             rule = rules.RULES.get(func)
             if rule is not None:
-                result = rule(self, *args, **(kwargs or {}))
+                result = rule(self, *args, **kwargs) if kwargs else rule(self, *args)
                 if result is not NotImplemented:
                     return result
-            if func in rules.TRANSPARENT or getattr(func, "__name__", "") in ("__get__", "__set__"):
-                return func(*args, **(kwargs or {}))
-            return aten.beneath(self, func, args, kwargs or {})
+            return self._without_rule(func, args, kwargs or {})
         except ShapeError as error:
             raise InputError(f"{self.where()}: {error}") from error
+
+    def _without_rule(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if type(func) is ATTRIBUTE:
+            if func.__name__ == "__set__" and self.is_own(args[0]):
+                self.undo.append((func, args[0], func.__self__.__get__(args[0])))
+            return func(*args)
+        if func in rules.TRANSPARENT:
+            return func(*args, **kwargs)
+        if func is torch._C._set_grad_enabled:
+            if args[0] or torch.is_grad_enabled():  # else it was off already: within a custom function's forward
+                self.grad = bool(args[0])
+            return func(*args)
+        opened = _opened(func) if func not in self.opening else None  # Tensor's Python methods call their like beneath
+        if opened is not None:
+            self.opening.append(func)
+            try:
+                with self:
+                    return opened(*args, **kwargs)
+            finally:
+                self.opening.pop()
+        with torch.no_grad():
+            return aten.beneath(self, func, args, kwargs)
 
     def where(self) -> str:
         frame = self.stack[-1]
         return f"{frame.path or type(self.module).__name__} ({frame.type})"
 
+    def _explained(self, error: Exception, inputs: Sequence[Any], kwargs: Mapping[str, Any]) -> InputError:
+        """The forward's own error, shortened to the user's line; missing arguments by their names."""
+        function = self.module.forward if self.is_module else self.module
+        if isinstance(error, TypeError):
+            try:
+                signature = inspect.signature(function)
+                missing = [
+                    name
+                    for name, p in signature.parameters.items()
+                    if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+                    if name not in signature.bind_partial(*inputs, **kwargs).arguments
+                ]
+            except (TypeError, ValueError):
+                missing = []
+            if missing:
+                name = getattr(self.module, "__name__", type(self.module).__name__)
+                return InputError(f"{name} needs {' and '.join(f'`{m}`' for m in missing)}, which the call did not give")
+        text = (str(error).strip() or "no message").splitlines()[0]
+        line = state.raising_line(error.__traceback__)
+        return InputError(f"{self.where()}: {type(error).__name__}: {text}" + (f"; at {line}" if line else ""))
+
     # ---- the record ---------------------------------------------------------------------------------------------
 
-    def _finish(self, name: str, inputs: range, outputs: set[int]) -> Workload:
+    def _finish(self, name: str, inputs: int) -> Workload:
         last = len(self.layers) - 1
-        made = {number for layer in self.layers for number in layer["outputs"]}
-        tensors = [
-            Tensor(
-                number,
-                shape,
-                dtype_name(dtype),
-                storage.key,
-                storage.bytes,
-                "output" if number in outputs else "activation" if number in made else "input",
-                grad,
-            )
-            for number, (shape, dtype, storage, grad) in enumerate(self.tensors)
-        ]
         names = self._names()
-        layers = tuple(
-            Layer(
-                name=names[index],
-                **{
-                    **{k: v for k, v in layer.items() if k != "frame"},
-                    "inputs": tuple([tensors[n] for n in layer["inputs"]]),
-                    "outputs": tuple([tensors[n] for n in layer["outputs"]]),
-                },
-            )
-            for index, layer in enumerate(self.layers)
-        )
-        lifetimes = tuple(Lifetime(s.key, s.bytes, s.born, last if s.freed == -2 else s.freed) for s in self.storages)
-        training = self.is_module and self.module.training
-        coverage = Coverage(
-            self.counted,
-            self.free,
-            tuple(Unknown(op, names[at], tuple(given), tuple(made)) for at, op, given, made in self.unknown),
-        )
+        for layer, text in zip(self.layers, names, strict=True):
+            object.__setattr__(layer, "name", text)  # nobody else has seen the record yet
+        lifetimes = tuple([Lifetime(s.key, s.bytes, s.born, last if s.freed == -2 else s.freed) for s in self.storages])
+        unknown = [Unknown(op, names[at], tuple(given), tuple(made)) for at, op, given, made in self.unknown]
         return Workload(
             name=name,
-            mode="train" if training else "eval",
-            inputs=tuple(tensors[n] for n in inputs),
-            layers=layers,
+            mode="train" if self.is_module and self.module.training else "eval",
+            inputs=tuple(self.tensors[:inputs]),
+            layers=tuple(self.layers),
             weights=self.weights,
             buffers=self.buffers,
             lifetimes=lifetimes,
             lifetime_rule="eager",
-            coverage=coverage,
+            coverage=Coverage(self.counted, self.free, tuple(unknown)),
+            buffer_bytes=self.buffer_bytes,
+            assumptions=tuple(self.assumptions),
         )
 
 
-def _is_leaf(module: nn.Module) -> bool:
-    return all(isinstance(child, (nn.ParameterList, nn.ParameterDict)) for child in module._modules.values())
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """No garbage collection meanwhile: when a tensor in a cycle dies would depend on chance."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+_OPENED: dict[Any, Any] = {}
+
+
+def _opened(func: Any) -> Any:
+    """A function that torch writes in Python, without its question whether a mode is watching: what it calls is seen
+    instead. None if there is nothing to open."""
+    found = _OPENED.get(func, func)
+    if found is func:
+        found, namespace = None, getattr(func, "__globals__", {})
+        checks = [name for name in namespace if name.startswith("has_torch_function")]
+        if isinstance(func, FunctionType) and checks and func not in rules.WHOLE:
+            plain = {**namespace, **dict.fromkeys(checks, lambda *_: False)}
+            found = FunctionType(func.__code__, plain, func.__name__, func.__defaults__, func.__closure__)
+            found.__kwdefaults__ = func.__kwdefaults__
+        _OPENED[func] = found
+    return found
 
 
 _DTYPES: dict[torch.dtype, str] = {}
@@ -417,13 +568,24 @@ def _map(value: Any, function: Callable[[torch.Tensor], Any]) -> Any:
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*(_map(v, function) for v in value))
     if isinstance(value, (tuple, list)):
-        return type(value)(_map(v, function) for v in value)
+        return type(value)([_map(v, function) for v in value])
     if isinstance(value, dict):
-        return {k: _map(v, function) for k, v in value.items()}
+        mapped = copy.copy(value)
+        mapped.update({k: _map(v, function) for k, v in value.items()})
+        return mapped
     return value
 
 
-def _leaves(value: Any) -> list[torch.Tensor]:
-    found: list[torch.Tensor] = []
-    _map(value, found.append)
-    return found
+def _leaves(value: Any) -> Iterator[torch.Tensor]:
+    """The tensors in a result, dataclasses included."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _leaves(item)
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _leaves(item)
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from _leaves(getattr(value, field.name))

@@ -1,0 +1,10 @@
+"""Shape rules for the commonest operations, as people write them: no kernel runs, not even a meta kernel.
+
+A rule has the signature of the operation it stands for, with the tracer in front, and returns the result's stand-in, or
+NotImplemented to fall through. Whoever adds one adds nothing else: `aten` agrees with it, and a test says so.
+"""
+
+from lamina.cost.rules import moving, norms, pointwise, products, recurrent
+from lamina.cost.rules.table import RULES, TRANSPARENT, WHOLE
+
+__all__ = ["RULES", "TRANSPARENT", "WHOLE", "moving", "norms", "pointwise", "products", "recurrent"]
