@@ -216,7 +216,9 @@ class Workload:
     """A traced network. `weights` are all of the module's, used or not; `buffers` are elements of its buffers.
 
     `attention` says how causal attention is counted: "dense", or "causal" for the pairs that the mask leaves.
-    `assumptions` are what the trace took for granted where values that it cannot know decide. `lifetimes` are those of eager execution ("eager": a storage is freed when its last reference goes) or those of the
+    `assumptions` are what the trace took for granted where values that it cannot know decide.
+
+    `lifetimes` are those of eager execution ("eager": a storage is freed when its last reference goes) or those of the
     last use in the graph ("last use", for ONNX); the network's inputs are held by the caller throughout.
     """
 

@@ -316,8 +316,8 @@ def classify(name: str, args: Any, result: Any) -> tuple[Kind, tuple[Loops, ...]
     name = name.removesuffix("_") if not name.endswith("__") else name
     outputs = list(tensors(result))
     elements = outputs[0].numel() if outputs else 0
-    first = next(iter(tensors(args)), None)
-    size = first.numel() if first is not None else 0
+    given = [tuple(x.shape) for x in tensors(args)]
+    size = math.prod(given[0]) if given else 0
     if "scaled_dot_product" in name:
         q, k, v = (tuple(x.shape) for x in args[:3])
         _, nests = formulas.attention(q, k, v)
@@ -343,12 +343,12 @@ def classify(name: str, args: Any, result: Any) -> tuple[Kind, tuple[Loops, ...]
         return "elementwise", (), {"mul": TAPS[name] * elements, "add": (TAPS[name] - 1) * elements}
     if name in ("_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"):  # the window grows as the picture shrinks
         reach = 2 if "bicubic" in name else 1
-        taps = [2 * math.ceil(reach * max(1, n / m)) + 1 for n, m in zip(first.shape[-2:], outputs[0].shape[-2:], strict=True)]
+        taps = [2 * math.ceil(reach * max(1, n / m)) + 1 for n, m in zip(given[0][-2:], outputs[0].shape[-2:], strict=True)]
         return "elementwise", (), {"mul": sum(taps) * elements, "add": sum(taps) * elements}
     if name in ("_fft_c2c", "_fft_r2c", "_fft_c2r"):
-        return "elementwise", (), _fft_ops(max(size, elements), [max(first.shape[d], outputs[0].shape[d]) for d in args[1]])
+        return "elementwise", (), _fft_ops(max(size, elements), [max(given[0][d], outputs[0].shape[d]) for d in args[1]])
     if name in ("_cdist_forward", "_pdist_forward"):
-        return "elementwise", (), {"add": 2 * elements * first.shape[-1], "mul": elements * first.shape[-1]}
+        return "elementwise", (), {"add": 2 * elements * given[0][-1], "mul": elements * given[0][-1]}
     if name in SCATTERED:
         return "embedding" if "embedding" in name else "elementwise", (), {"add": max(x.numel() for x in tensors(args))}
     if name in ("native_dropout", "dropout"):
@@ -453,8 +453,10 @@ def _needs(t: Tracer, func: Any, mode: Beneath, error: Exception) -> InputError:
     at = f"; at {line}" if line else ""
     if name == "__bool__":
         why = "the value of a tensor decides the way, and a trace has shapes only"
-    elif name in READERS or name in ("nonzero", "where", "__getitem__", "unique", "masked_select") or (
-        isinstance(mode.last, torch._ops.OpOverload) and _traits(mode.last).reads
+    elif (
+        name in READERS
+        or name in ("nonzero", "where", "__getitem__", "unique", "masked_select")
+        or (isinstance(mode.last, torch._ops.OpOverload) and _traits(mode.last).reads)
     ):
         why = f"{name.strip('_')} needs the value of a tensor, and a trace has shapes only"
     else:
@@ -491,9 +493,9 @@ def beneath(t: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
     if any(id(x) in mode.changed and t.is_own(x) for x in outputs):
         return result  # a module updates its own buffer: not part of the network's arithmetic
     kind = min(mode.kinds, key=ORDER.index)
-    if kind == "view" and len(outputs) == 1 and t.is_own(outputs[0]):
-        if any(x.numel() == outputs[0].numel() and t.is_own(x) for x in mode.inputs.values()):
-            return result  # the whole weight in another form is that weight
+    own_view = kind == "view" and len(outputs) == 1 and t.is_own(outputs[0])
+    if own_view and any(x.numel() == outputs[0].numel() and t.is_own(x) for x in mode.inputs.values()):
+        return result  # the whole weight in another form is that weight
     own = {x.untyped_storage()._cdata: x.untyped_storage().nbytes() for x in outputs}
     inherited = sum(size for address, size in own.items() if address in mode.storages)
     inputs = list(mode.inputs.values())
@@ -528,7 +530,7 @@ def tensors(value: Any) -> Iterable[Tensor]:
         yield from tensors(tuple(value.values()))
 
 
-def mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+def mapped(value: Any, function: Callable[[Tensor], Any]) -> Any:
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, (tuple, list)):

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from lamina.cost import aten
 from lamina.errors import InputError
@@ -27,7 +26,8 @@ class Registration:
     """What `register` returns: `remove()` undoes it, and as a context manager it lasts for the block."""
 
     def __init__(self, shapes: Callable[..., Any], kind: Kind, functions: tuple[Any, ...]):
-        self.shapes, self.kind, self.functions = shapes, kind, functions
+        self.shapes, self.functions = shapes, functions
+        self.kind: Kind = kind
         self.before = {function: RULES.get(function) for function in functions}
         RULES.update(dict.fromkeys(functions, self))
 
@@ -76,7 +76,8 @@ def apply(t: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     try:
         output, cost = rule.shapes(*shown_args, **shown_kwargs)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{t.where()}: the shapes function of {name} must take its arguments and give (output, cost): {error}") from error
+        text = f"the function that describes {name} must take its arguments and give (output, cost)"
+        raise InputError(f"{t.where()}: {text}: {error}") from error
     nests = (Loops(N=cost),) if isinstance(cost, int) else (cost,) if isinstance(cost, Loops) else tuple(cost)
     if output is None:
         with torch.no_grad():

@@ -118,15 +118,18 @@ def attention(
     """softmax(q kᵀ) v with q (..., H, L, E), k (..., H', S, E), v (..., H', S, F): its two products, dense (causal or
     not). Queries may share keys and values (`grouped`): H is then a multiple of H', and every query head is counted.
     `operands` are those of query, key, value and output."""
-    fits = min(len(q), len(k), len(v)) >= 2 and q[-1] == k[-1] and k[-2] == v[-2]
-    if fits and grouped and len(q) > 2 and len(k) > 2 and len(v) > 2 and k[-3] and v[-3]:
-        fits = q[-3] % k[-3] == 0 and q[-3] % v[-3] == 0
-        batch = (*broadcast(q[:-3], k[:-3], v[:-3]), q[-3]) if fits else ()
-    else:
-        batch = broadcast(q[:-2], k[:-2], v[:-2]) if fits else ()
-    if not fits:
+    if min(len(q), len(k), len(v)) < 2:
+        raise ShapeError(f"attention takes (..., length, features), got {_x(q)}, {_x(k)}, {_x(v)}")
+    (*lead, length, width), (*key_lead, span, depth), (*value_lead, rows, _) = q, k, v
+    if grouped and lead and key_lead and value_lead and lead[-1] % key_lead[-1] == 0 == lead[-1] % value_lead[-1]:
+        key_lead[-1] = value_lead[-1] = lead[-1]
+    try:
+        batch = broadcast(tuple(lead), tuple(key_lead), tuple(value_lead))
+    except ShapeError:
+        batch = None
+    if batch is None or width != depth or span != rows:
         raise ShapeError(f"attention shapes do not fit: query {_x(q)}, key {_x(k)}, value {_x(v)}")
-    groups, length, span = math.prod(batch), q[-2], k[-2]
+    groups = math.prod(batch)
     query, key, value, output = operands
     scores = Loops(N=length, G=groups, M=span, C=q[-1], operands=(query, key, "scores"))
     return (*batch, length, v[-1]), (scores, Loops(N=length, G=groups, M=v[-1], C=span, operands=("scores", value, output)))
@@ -293,7 +296,7 @@ REDUCTIONS: dict[str, dict[str, int]] = {
         {"compare": 1},
     ),
     **dict.fromkeys(("logsumexp", "logcumsumexp", "_logcumsumexp"), {"exp": 1, "add": 1}),
-}
+}  # fmt: skip
 
 
 def times(counts: dict[str, int], elements: int) -> dict[str, int]:

@@ -13,8 +13,7 @@ import torch
 from torch import nn
 
 HERE = str(Path(__file__).parent)
-STANDARD = frozenset(vars(nn.Module()))  # what every module has
-CONTAINERS = (list, dict, set)
+CONTAINERS = frozenset((list, dict, set))
 
 
 @contextmanager
@@ -24,36 +23,26 @@ def restored(modules: Iterable[nn.Module]) -> Iterator[None]:
 
     Only what changed is written, so that another thread that uses the same module sees no difference.
     """
-    before = []
+    before: list[tuple[Any, Any]] = []
     for module in modules:
         attributes = vars(module)
-        own = [
-            (value, value.copy())
-            for name in attributes.keys() - STANDARD
-            if type(value := attributes[name]) in CONTAINERS and not name.startswith("_lamina")
-        ]
-        tables = [(table, table.copy()) for table in (module._parameters, module._buffers, module._modules) if table]
-        before.append((attributes, attributes.copy(), tables + own))
+        before.append((attributes, attributes.copy()))
+        # Its parameters, buffers and children are dictionaries among them.
+        before += [(value, value.copy()) for value in attributes.values() if type(value) in CONTAINERS and value]
     try:
         yield
     finally:
-        for attributes, saved, tables in before:
-            for table, items in tables:
-                _put_back(table, items)
-            _put_back(attributes, saved)
-
-
-def _put_back(table: Any, saved: Any) -> None:
-    if isinstance(table, dict):
-        if len(table) != len(saved) or not all(map(is_, table.values(), saved.values())) or table.keys() != saved.keys():
-            table.clear()
-            table.update(saved)
-    elif isinstance(table, list):
-        if len(table) != len(saved) or not all(map(is_, table, saved)):
-            table[:] = saved
-    elif table != saved:
-        table.clear()
-        table.update(saved)
+        for now, saved in before:
+            if type(now) is set:
+                if now != saved:
+                    now.clear()
+                    now.update(saved)
+            elif type(now) is list:
+                if len(now) != len(saved) or not all(map(is_, now, saved)):
+                    now[:] = saved
+            elif len(now) != len(saved) or not all(map(is_, now.values(), saved.values())):
+                now.clear()
+                now.update(saved)
 
 
 # ---- whose line ------------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from lamina.workload import Coverage, Kind, Layer, Lifetime, Loops, Part, Tensor
 
 META = torch.device("meta")
 BUFFER = object()  # a module's buffer: neither a weight nor an activation
-ATTRIBUTE = type(torch.Tensor.shape.__get__)  # reading or writing an attribute, as torch's modes see it
+ATTRIBUTE = type(vars(torch._C.TensorBase)["shape"].__get__)  # reading or writing an attribute, as torch's modes see it
 FREE = ("view", "copy", "embedding")  # kinds that move data and compute nothing
 SMALL = 1 << 18  # elements: an integer tensor up to this size keeps its values
 
@@ -48,8 +48,9 @@ def trace(module: Callable[..., Any], *inputs: Any, name: str | None = None, **k
     Raises `InputError`, which names the layer or the line of the forward, for shapes that do not fit, arguments that are
     missing, values that a trace cannot know, and whatever the forward itself raises.
     """
-    tracer = Tracer(_original(module))
-    return tracer.run(inputs, kwargs, name or type(tracer.module).__name__)
+    module = _original(module)
+    with _no_collection():
+        return Tracer(module).run(inputs, kwargs, name or type(module).__name__)
 
 
 def _original(module: Any) -> Any:
@@ -128,15 +129,17 @@ class Tracer(TorchFunctionMode):
                 continue
             if isinstance(module, torch.jit.ScriptModule):
                 raise InputError(f"{path or 'the module'} is scripted, which hides its operators: trace what it was made from")
-            kind, children, leaf = type(module).__name__, [], module is not self.module
-            for name, child in module._modules.items():
-                if child is not None:
-                    full = path if kind == "OptimizedModule" else f"{path}.{name}" if path else name
-                    children.append((full, child))
-                    leaf = leaf and isinstance(child, (nn.ParameterList, nn.ParameterDict))
+            kind, leaf = type(module).__name__, module is not self.module
+            prefix = f"{path}." if path else ""
+            if module._modules:
+                children = []
+                for name, child in module._modules.items():
+                    if child is not None:
+                        children.append((path if kind == "OptimizedModule" else prefix + name, child))
+                        leaf = leaf and isinstance(child, (nn.ParameterList, nn.ParameterDict))
+                waiting += reversed(children)
             self.modules[id(module)] = (path, module, leaf, kind)
-            waiting += reversed(children)
-            for name, buffer in module._buffers.items():
+            for buffer in module._buffers.values():
                 if buffer is not None:
                     buffers[id(buffer)] = buffer
             if not module._parameters:
@@ -146,7 +149,7 @@ class Tracer(TorchFunctionMode):
                 if parameter is not None:
                     part: Part = "norm" if norm else "bias" if name.endswith("bias") else "weight"
                     key = (parameter.untyped_storage()._cdata, tuple(parameter.shape))
-                    groups.setdefault(key, []).append((f"{path}.{name}" if path else name, parameter, part))
+                    groups.setdefault(key, []).append((prefix + name, parameter, part))
         weights = []
         for number, ((address, shape), members) in enumerate(groups.items()):
             first = members[0][1]
@@ -171,7 +174,7 @@ class Tracer(TorchFunctionMode):
         count = len(self.tensors)
         self.running = True
         try:
-            with _no_collection(), self._surroundings(), self:
+            with self._surroundings(), self:
                 result = self.module(*inputs, **kwargs)
         except InputError:
             raise
@@ -354,26 +357,27 @@ class Tracer(TorchFunctionMode):
         weights: list[Weight] = []
         grad = False
         for tensor in inputs:
-            if tensor is None:
-                continue
             found = known.get(id(tensor))
             if found is None:
+                if tensor is None:
+                    continue
                 found = self.identify(tensor)
             if type(found) is Tensor:
                 records.append(found)
-                grad = grad or found.requires_grad
+                if found.requires_grad:
+                    grad = True
             elif found is not BUFFER:
                 weights.append(found)
-                grad = grad or found.trainable
+                if found.trainable:
+                    grad = True
         results = (output,) if isinstance(output, torch.Tensor) else output
         grad = grad and self.grad
         if not grad:
             produced = [self.register(t, False) for t in results]
             keep = ()
         else:
-            before = {id(t): known.get(id(t)) for t in saved if not isinstance(t, int)}
             produced = [self.register(t, t.is_floating_point() or t.is_complex()) for t in results]
-            keep = self._keep(saved, before)
+            keep = self._keep(saved)
         if loops and results and results[0].is_complex():
             loops = tuple(replace(nest, times=4 * nest.times) for nest in loops)  # four real products make a complex one
         if operators is not None:
@@ -405,22 +409,21 @@ class Tracer(TorchFunctionMode):
         )
         return output
 
-    def _keep(self, saved: Iterable[torch.Tensor | int], before: dict[int, Any]) -> tuple[int, ...]:
-        """The storages kept: of tensors as they were before the operation, or of its results; and new ones for masks,
-        indices and statistics, which exist in training only."""
+    def _keep(self, saved: Iterable[torch.Tensor | int]) -> tuple[int, ...]:
+        """The storages kept: of tensors, and new ones for masks, indices and statistics, which exist in training only."""
         keep: list[int] = []
         for item in saved:
-            if isinstance(item, int):
+            if type(item) is int:
                 if item:
                     storage = Storage(len(self.storages), item, len(self.layers))
                     storage.freed = storage.born - 1
                     self.storages.append(storage)
                     keep.append(storage.key)
             else:
-                found = before[id(item)] or self.known.get(id(item))
-                if isinstance(found, Tensor):
+                found = self.known.get(id(item))
+                if type(found) is Tensor:
                     keep.append(found.storage)
-        return tuple(dict.fromkeys(keep))
+        return tuple(keep) if len(keep) < 2 else tuple(dict.fromkeys(keep))
 
     def _names(self) -> list[str]:
         """The layers' names: the module's path, if it is a leaf and did one thing in that call, else path/operator; what

@@ -483,7 +483,10 @@ class Experts(nn.Module):
         if how == "stacked":
             self.up, self.down = (nn.Parameter(torch.empty(experts, *shape)) for shape in ((d, inner), (inner, d)))
         else:
-            make = (nn.Sequential(nn.Linear(d, inner, bias=False), nn.SiLU(), nn.Linear(inner, d, bias=False)) for _ in range(experts))
+            make = (
+                nn.Sequential(nn.Linear(d, inner, bias=False), nn.SiLU(), nn.Linear(inner, d, bias=False))
+                for _ in range(experts)
+            )
             self.mlps = nn.ModuleList(make)
 
     def forward(self, x):

@@ -17,20 +17,27 @@ from lamina.cost.rules.table import RULES, rule
 if TYPE_CHECKING:
     from lamina.cost.trace import Tracer
 
+
 @rule(torch.cat, torch.concat, torch.concatenate)
 def cat(t: Tracer, tensors, dim: int = 0, *, out=None, axis: int | None = None) -> Tensor:
     parts = [x for x in tensors if x.dim() != 1 or x.numel()]  # torch skips empty vectors
-    dim = dim if axis is None else axis
-    shapes = [tuple(x.shape) for x in parts]
-    if out is not None or not parts or len({x.dtype for x in parts}) > 1:
+    if out is not None or not parts or not (parts[0].is_meta or any(x.is_meta for x in parts) or t.is_weight(*parts)):
         return NotImplemented
-    if not any(x.is_meta for x in parts) and not t.is_weight(*parts):
-        return NotImplemented
-    place = dim % len(shapes[0])
-    if len({(*s[:place], *s[place + 1 :]) for s in shapes}) > 1:
-        raise ShapeError(f"cannot concatenate {' and '.join(map(formulas._x, shapes))} along axis {place}")
-    shape = (*shapes[0][:place], sum(s[place] for s in shapes), *shapes[0][place + 1 :])
-    return t.emit("copy", "cat", parts, t.new(shape, parts[0].dtype), attributes={"dim": place})
+    shape, dtype = list(parts[0].shape), parts[0].dtype
+    place = (dim if axis is None else axis) % len(shape)
+    wide, total = shape.copy(), 0
+    for part in parts:
+        own = list(part.shape)
+        if part.dtype != dtype:
+            return NotImplemented
+        if len(own) == len(wide):
+            total += own[place]
+            own[place] = wide[place]
+        if own != wide:
+            shapes = " and ".join(formulas._x(x.shape) for x in parts)
+            raise ShapeError(f"cannot concatenate {shapes} along axis {place}")
+    shape[place] = total
+    return t.emit("copy", "cat", parts, t.new(tuple(shape), dtype), attributes={"dim": place})
 
 
 @rule(F.pad)
@@ -138,7 +145,7 @@ def to(t: Tracer, input: Tensor, *args: Any, **kwargs: Any) -> Any:
         return _converted(t, input, args[0].dtype, "to", copy)
     if "other" in kwargs:
         return _converted(t, input, kwargs["other"].dtype, "to", copy)
-    return _converted(t, input, torch._C._nn._parse_to(*args, **kwargs)[1], "to", copy)
+    return _converted(t, input, torch._C._nn._parse_to(*args, **kwargs)[1], "to", copy)  # type: ignore[attr-defined]
 
 
 @rule(Tensor.type_as)

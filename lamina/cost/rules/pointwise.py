@@ -50,7 +50,7 @@ def _activation(name: str, keeps: str, flag: int | None = None) -> None:
     def functional(t: Tracer, input: Tensor, *settings: Any, inplace: bool = False, **options: Any) -> Any:
         return emit(t, input, bool(settings[flag]) if flag is not None and len(settings) > flag else inplace)
 
-    for home in (torch, Tensor, torch._C._nn):
+    for home in (torch, Tensor, torch._C._nn):  # type: ignore[attr-defined]
         for suffix, function in (("", activation), ("_", in_place)):
             if hasattr(home, name + suffix):
                 RULES[getattr(home, name + suffix)] = function
@@ -62,8 +62,9 @@ def _activation(name: str, keeps: str, flag: int | None = None) -> None:
 
 for _name, _keeps, _flag in (
     ("relu", "output", 0), ("relu6", "input", 0), ("hardtanh", "input", 2), ("leaky_relu", "input", 1), ("silu", "input", 0),
-    ("elu", "output", 1), ("hardsigmoid", "input", 0), ("hardswish", "input", 0), ("mish", "input", 0), ("sigmoid", "output", None),
-    ("tanh", "output", None), ("gelu", "input", None), ("softplus", "input", None), ("selu", "output", 0), ("celu", "output", 1),
+    ("elu", "output", 1), ("hardsigmoid", "input", 0), ("hardswish", "input", 0), ("mish", "input", 0),
+    ("sigmoid", "output", None), ("tanh", "output", None), ("gelu", "input", None), ("softplus", "input", None),
+    ("selu", "output", 0), ("celu", "output", 1),
 ):  # fmt: skip
     _activation(_name, _keeps, _flag)
 
@@ -73,10 +74,8 @@ for _name, _keeps, _flag in (
 
 def _result(a: Any, b: Any, quotient: bool) -> torch.dtype:
     """torch's type promotion."""
-    if isinstance(a, Tensor) and isinstance(b, Tensor) and a.dtype == b.dtype:
-        dtype = a.dtype
-    else:
-        dtype = torch.result_type(a, b)
+    same = isinstance(a, Tensor) and isinstance(b, Tensor) and a.dtype == b.dtype
+    dtype = a.dtype if same else torch.result_type(a, b)
     integer = not (dtype.is_floating_point or dtype.is_complex)
     return torch.get_default_dtype() if quotient and integer else dtype
 
@@ -136,9 +135,7 @@ def _register(forms: dict[str, Callable[..., Any]], *names: str) -> None:
 _register(_binary("add", "add", "none"), "add", "__add__", "__radd__", "__iadd__", "add_")
 _register(_binary("sub", "add", "none"), "sub", "subtract", "__sub__", "__rsub__", "__isub__", "sub_")
 _register(_binary("mul", "mul", "both"), "mul", "multiply", "__mul__", "__rmul__", "__imul__", "mul_")
-_register(
-    _binary("div", "div", "other"), "div", "divide", "true_divide", "__truediv__", "__rtruediv__", "__itruediv__", "div_"
-)
+_register(_binary("div", "div", "other"), "div", "divide", "true_divide", "__truediv__", "__rtruediv__", "__itruediv__", "div_")
 _register(_binary("maximum", "compare", "both"), "maximum")
 _register(_binary("minimum", "compare", "both"), "minimum")
 for _name in ("eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or"):

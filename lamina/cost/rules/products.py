@@ -145,7 +145,7 @@ def _attention_block(t: Tracer, x: Tensor, heads: int, qkv: Tensor, out: Tensor)
     return nests, ops
 
 
-@rule(torch._native_multi_head_attention)
+@rule(torch._native_multi_head_attention)  # type: ignore[attr-defined]
 def native_attention(
     t: Tracer, query, key, value, embed_dim, num_head, qkv_weight, qkv_bias, proj_weight, proj_bias, mask=None,
     need_weights=True, average_attn_weights=True, mask_type=None,
@@ -163,7 +163,7 @@ def native_attention(
     return outputs if need_weights else (out, None)
 
 
-@rule(torch._transformer_encoder_layer_fwd)
+@rule(torch._transformer_encoder_layer_fwd)  # type: ignore[attr-defined]
 def encoder_layer(
     t: Tracer, src, embed_dim, num_heads, qkv_weight, qkv_bias, proj_weight, proj_bias, use_gelu, norm_first, eps,
     norm_weight_1, norm_bias_1, norm_weight_2, norm_bias_2, ffn_weight_1, ffn_bias_1, ffn_weight_2, ffn_bias_2, mask=None,

@@ -26,20 +26,21 @@ def _sequence(name: str) -> Callable[..., Any]:
     def recurrent(t: Tracer, input: Tensor, *args: Any) -> Any:
         """torch's two forms: (input, state, weights, biased, layers, dropout, training, bidirectional, batch_first), and
         for a packed sequence (data, batch_sizes, state, weights, ..., bidirectional)."""
+        runs: list[tuple[int, int]]
         packed = isinstance(args[0], Tensor) and isinstance(args[1 if gates == 4 else 2], (tuple, list)) and len(args) == 8
         if packed and isinstance(args[2], Sequence):
-            sizes, state, weights, biased, layers, dropout, training, both = args
+            sizes, state, weights, biased, layers, _, _, both = args
             if sizes.is_meta:
                 return NotImplemented
             runs = sorted(((n, size) for size, n in Counter(sizes.tolist()).items()), key=lambda run: -run[1])
             leading = tuple(input.shape[:1])
         else:
             packed = False
-            state, weights, biased, layers, dropout, training, both, batch_first = args
+            state, weights, biased, layers, _, _, both, batch_first = args
             if input.dim() != 3:
                 raise ShapeError(f"takes (steps, sequences, features), got {tuple(input.shape)}")
             leading = tuple(input.shape[:2])
-            runs = [leading[::-1] if batch_first else leading]
+            runs = [(input.shape[1], input.shape[0]) if batch_first else (input.shape[0], input.shape[1])]
         states = tuple(state) if gates == 4 else (state,)
         hidden = states[-1].shape[-1]
         projected = states[0].shape[-1] if gates == 4 and states[0].shape[-1] != hidden else 0
@@ -95,7 +96,7 @@ for _name in GATES:
     RULES[getattr(torch, f"{_name}_cell")] = _cell(_name)
 
 
-@rule(torch._pack_padded_sequence)
+@rule(torch._pack_padded_sequence)  # type: ignore[attr-defined]
 def pack(t: Tracer, input: Tensor, lengths: Tensor, batch_first: bool) -> Any:
     """The values that are no padding, and how many sequences are alive in each step."""
     if not input.is_meta or lengths.is_meta:
@@ -107,7 +108,7 @@ def pack(t: Tracer, input: Tensor, lengths: Tensor, batch_first: bool) -> Any:
     return out, batch_sizes
 
 
-@rule(torch._pad_packed_sequence)
+@rule(torch._pad_packed_sequence)  # type: ignore[attr-defined]
 def unpack(t: Tracer, data: Tensor, batch_sizes: Tensor, batch_first: bool, padding_value, total_length: int) -> Any:
     if not data.is_meta or batch_sizes.is_meta:
         return NotImplemented
