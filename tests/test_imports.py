@@ -47,7 +47,10 @@ TABLE = {
     "lamina.cost.trace": Row(third=("torch",)),
     "lamina.cost.aten": Row(third=("torch",)),
     "lamina.cost.rules": Row(third=("torch",)),
-    "lamina.cost.onnx_graph": Row(third=("onnx", "numpy")),
+    **dict.fromkeys(
+        [f"lamina.cost.onnx_{part}" for part in ("file", "graph", "microsoft", "names", "ops", "products", "record", "values")],
+        Row(third=("onnx", "numpy")),
+    ),
     "lamina.infer": Row(lamina=("lamina.zoo", "lamina.data"), third=("torch",)),
     "lamina.infer.engines": Row(lamina=("lamina.zoo", "lamina.data"), third=("torch",), lazy=("onnxruntime", "openvino")),
     "lamina.infer.export": Row(
