@@ -49,7 +49,7 @@ class Input:
 class Source:
     """A network in evaluation mode, on the meta device where it was built here, and what its forward takes, by the names of
     its arguments, in their order. Nobody knows the inputs of a network of the user's: `inputs` is empty then. Of an ONNX
-    file there are the `path` and no module."""
+    file there are the `path` and no module, and `inputs` are those whose sizes the file fixes."""
 
     name: str
     module: "nn.Module | None" = None
@@ -70,7 +70,7 @@ class Source:
         for all tokens. With `past`, by default one new token."""
         self._check_past(past)
         shapes = {name: default.shape for name, default in self.inputs.items()}
-        known = list(self.inputs or self.arguments())
+        known = list(self.arguments() if self.path else self.inputs or self.arguments())
         for name, shape in (inputs or {}).items():
             if name is None:
                 first = known[0] if known else "input"
@@ -98,9 +98,10 @@ class Source:
         return shapes
 
     def arguments(self) -> dict[str, bool]:
-        """The names of the arguments of the network's forward, and whether it needs them."""
-        if self.module is None:
-            return {}
+        """The names of the arguments of the network's forward, or of a graph's inputs, and whether it needs them."""
+        if self.path is not None:
+            return dict.fromkeys(_onnx(self.name).describe_inputs(self.path), True)
+        assert self.module is not None
         parameters = inspect.signature(self.module.forward).parameters.values()
         return {p.name: p.default is p.empty for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
 
@@ -129,9 +130,8 @@ class Source:
             return self._trace(trace, tensors, past, name or self.name)
         except Exception as error:  # whatever the network's forward raises
             default = {n: i.shape for n, i in self.inputs.items()}
-            where = "" if isinstance(error, InputError) or default else self._line(error)
             expected = f"; it takes {written(default)}" if default and shapes != default and not past else ""
-            raise InputError(f"{self.name} on {written(shapes)}: {first_line(error)}{where}{expected}") from error
+            raise InputError(f"{self.name} on {written(shapes)}: {first_line(error)}{expected}") from error
 
     def _trace(self, trace: Any, tensors: dict[str, "torch.Tensor"], past: int, name: str) -> Workload:
         known = {} if self.inputs else self.arguments()
@@ -153,19 +153,8 @@ class Source:
         self._check_past(past)
         if dtype is not None:
             raise InputError(f"{self.name}: an ONNX file has its own types: leave --dtype out")
-        try:
-            from lamina.cost import onnx_graph
-        except ImportError as error:
-            raise InputError(f'{self.name}: reading ONNX needs onnx: pip install "lamina[onnx]"') from error
         assert self.path is not None
-        return onnx_graph.read(self.path, dict(inputs or {}))
-
-    def _line(self, error: Exception) -> str:
-        """Where the user's own code raised."""
-        torch = Path(inspect.getfile(importlib.import_module("torch"))).parent
-        own = (torch, Path(__file__).parent)
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if not any(p in Path(f.filename).parents for p in own)]
-        return f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+        return _onnx(self.name).read(self.path, self.shapes(inputs))
 
 
 def resolve(model: str) -> Source:
@@ -180,7 +169,8 @@ def resolve(model: str) -> Source:
     if path.suffix == ".onnx":
         if not path.is_file():
             raise InputError(f"{model}: no such file")
-        return Source(model, path=path)
+        sizes = {n: s for n, s in _onnx(model).describe_inputs(path).items() if s and all(isinstance(size, int) for size in s)}
+        return Source(model, inputs={n: Input(tuple(map(int, s))) for n, s in sizes.items()}, path=path)
     if path.suffix in CHECKPOINTS:
         raise InputError(f"{model}: a file of weights is not opened for its cost; give the network itself: {FORMS}")
     if path.suffix == ".py":
@@ -246,6 +236,14 @@ def _timm(model: str) -> Source:
         raise InputError(f"{model}: timm cannot build it without weights: {first_line(error)}") from error
     name, *_ = inspect.signature(module.forward).parameters
     return Source(model, module.eval(), {name: Input((1, *module.default_cfg["input_size"]))})
+
+
+def _onnx(model: str) -> Any:
+    try:
+        from lamina.cost import onnx_graph
+    except ImportError as error:
+        raise InputError(f'{model}: reading ONNX needs onnx: pip install "lamina[onnx]"') from error
+    return onnx_graph
 
 
 def _call(model: str, place: str, attribute: str) -> "nn.Module":
