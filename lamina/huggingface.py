@@ -49,8 +49,8 @@ class Transformers(Source):
         """Without a mask, if the network does not make one by values of its own; then attention knows that it is causal."""
         try:
             work = self._step(trace, tensors, past, name, masked=False)
-        except InputError as error:
-            if "needs values" not in str(error) or "input_ids" not in "".join(tensors):
+        except InputError:
+            if "input_ids" not in "".join(tensors):
                 raise
             work = self._step(trace, tensors, past, name, masked=True)
         return self._annotate(work)
@@ -82,7 +82,7 @@ class Transformers(Source):
         given: dict[str, Any] = {}
         ids = tensors.get("input_ids")
         if ids is not None and "position_ids" in known and len(tensors) == 1:
-            given["position_ids"] = torch.empty_like(ids)
+            given["position_ids"] = torch.arange(past, past + ids.shape[1])[None]  # real: the library asks if they go on
         for key, mask in (("input_ids", "attention_mask"), ("decoder_input_ids", "decoder_attention_mask")):
             if masked and key in tensors and mask in known:
                 batch, length = tensors[key].shape
