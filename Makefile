@@ -8,7 +8,7 @@ PARITY := .parity
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format build parity
+.PHONY: help demo test lint format build parity peers
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -40,6 +40,12 @@ build: $(VENV)/dev.stamp ## build the wheel and the source archive into dist/
 parity: $(PARITY)/parity.stamp ## compare with torchvision, timm and transformers, in .parity (another torch, 6 GB)
 	$(PARITY)/bin/python benchmarks/parity.py
 
+peers: $(PARITY)/peers.stamp ## count beside six other counters, timm's and torchvision's networks, in .parity
+	$(PARITY)/bin/python -m pytest -W default tests/peers
+	$(PARITY)/bin/python -W ignore benchmarks/cost_conformance.py
+	$(PARITY)/bin/python -W ignore benchmarks/cost_speed.py
+	$(PARITY)/bin/python -W ignore benchmarks/timm_counts.py
+
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Lamina needs Python 3.11 or later: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
@@ -62,4 +68,10 @@ $(PARITY)/parity.stamp: Makefile pyproject.toml
 	$(PYTHON) -m venv $(PARITY)
 	$(PARITY)/bin/python -m pip install --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
 		torch==2.14.1 torchvision==0.29.1 timm==1.0.31 transformers==5.23.0 sentencepiece==0.2.3 -e .
+	@touch $@
+
+$(PARITY)/peers.stamp: $(PARITY)/parity.stamp
+	$(PARITY)/bin/python -m pip install --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
+		torch==2.14.1 fvcore==0.1.5.post20221221 ptflops==0.7.5 thop==0.1.1.post2209072238 torchinfo==1.8.0 calflops==0.3.2 \
+		onnx pytest
 	@touch $@

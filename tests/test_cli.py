@@ -238,7 +238,7 @@ def test_strict(ok, refused, tmp_path):
         ("cost resnet50 --input 0x3x2x2", 2, "no shape"),
         ("cost resnet50 --depth 0", 2, "--depth"),
         ("cost resnet50 --dtype int4", 2, "--dtype"),
-        ("cost timm:resnet50", 2, "not read yet"),
+        ("cost weights.safetensors", 2, "a file of weights is not opened"),
         ("cost none.py:f", 2, "no such file"),
         ("cost no.such.module:f", 2, "No module named"),
         ("list resnets", 2, "no family"),

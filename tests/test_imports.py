@@ -39,7 +39,8 @@ TABLE = {
     "lamina.workload": Row(),
     "lamina": Row(lamina=ANY),  # lamina/__init__.py alone: a file elsewhere needs a row
     "lamina.__main__": Row(lamina=("lamina.cli",)),
-    "lamina.sources": Row(lamina=("lamina.zoo", "lamina.cost"), third=("torch",), lazy=("timm", "transformers", "onnx")),
+    "lamina.sources": Row(lamina=("lamina.zoo", "lamina.cost"), third=("torch",), lazy=("timm", "onnx", "lamina.huggingface")),
+    "lamina.huggingface": Row(lamina=("lamina.sources", "lamina.zoo"), lazy=("torch", "transformers", "huggingface_hub")),
     "lamina.zoo": Row(third=("torch", "safetensors", "huggingface_hub")),
     "lamina.zoo.weights": Row(third=("torch", "safetensors", "huggingface_hub"), lazy=("numpy",)),  # for .npz files
     "lamina.data": Row(third=("torch", "numpy", "PIL", "tokenizers")),

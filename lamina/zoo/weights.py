@@ -98,7 +98,7 @@ def _from_hub(entry: registry.Spec, repository: str) -> WeightFile:
 
     def get(file: str) -> Path | None:
         for local in (True, False):
-            if not local and not _hub_answers():
+            if not local and not hub_answers():
                 return None
             try:
                 return Path(hf_hub_download(repository, file, local_files_only=local))
@@ -133,7 +133,7 @@ def _check_variant(entry: registry.Spec, repository: str, config: Mapping[str, A
             return
 
 
-def _hub_answers() -> bool:
+def hub_answers() -> bool:
     """Whether the hub has an address here: without one the library asks for half a minute before it gives up."""
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "HF_ENDPOINT")):
         return True
