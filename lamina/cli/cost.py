@@ -1,96 +1,331 @@
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import typer
 
-from lamina.cli.output import Json, print_json
+from lamina import units
+from lamina.cli import network, output
+from lamina.cli.network import Network
+from lamina.cli.output import Json
+from lamina.cost import conventions, explain, memory, record, sweep
 from lamina.errors import InputError, LaminaError
+from lamina.workload import Workload
 
-DTYPES = {"fp64": "float64", "fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+By = Literal["layer", "module", "kind"]
+Optimizer = Annotated[
+    Literal["sgd", "momentum", "adam", "adamw"], typer.Option("--optimizer", help="Whose states training memory has.")
+]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option("--input", metavar="[NAME=]1x3x224x224", help="An input's shape, batch first; again for further inputs."),
+]
+Dtype = Annotated[Literal["fp32", "fp16", "bf16", "fp64"], typer.Option("--dtype", help="Of weights and activations.")]
 
 
 def cost(
     model: Annotated[str, typer.Argument(help="A zoo name, FILE.py:callable or package.module:callable.")],
-    input: Annotated[str | None, typer.Option("--input", metavar="1x3x224x224", help="The input's shape, batch first.")] = None,
-    by: Annotated[Literal["layer", "module", "kind"], typer.Option("--by", help="What a row of the table is.")] = "module",
+    input: Inputs = None,
+    by: Annotated[By | None, typer.Option("--by", help="What a row is: by default a module, of --csv a layer.")] = None,
     depth: Annotated[int, typer.Option("--depth", min=1, help="Parts of the module path, with --by module.")] = 1,
-    dtype: Annotated[
-        Literal["fp32", "fp16", "bf16", "fp64"], typer.Option("--dtype", help="Of weights and activations.")
-    ] = "fp32",
+    dtype: Dtype = "fp32",
+    past: Annotated[int | None, typer.Option("--past", min=1, metavar="N", help="Tokens in a key/value cache.")] = None,
+    causal: Annotated[
+        Literal["dense", "exact"], typer.Option("--causal", help="Causal attention: all of the square, or only its half.")
+    ] = "dense",
     strict: Annotated[bool, typer.Option("--strict", help="Fail if an operator has no rule.")] = False,
+    training: Annotated[bool, typer.Option("--training", help="Trace in training mode, and say what a step needs.")] = False,
+    optimizer: Optimizer = "adamw",
+    master: Annotated[bool, typer.Option("--master", help="Train 16-bit weights with fp32 copies and states.")] = False,
+    view: Annotated[
+        str | None, typer.Option("--view", metavar="TOOL", help=f"What another tool prints: {', '.join(conventions.VIEWS)}; all.")
+    ] = None,
+    explain: Annotated[
+        str | None, typer.Option("--explain", metavar="4.11G", help="Which convention gives a published figure.")
+    ] = None,
+    sweep: Annotated[
+        str | None,
+        typer.Option("--sweep", metavar="resolution=128:512:32", help="Over resolution, batch or sequence: a range or a list."),
+    ] = None,
+    fit_under: Annotated[
+        str | None,
+        typer.Option("--fit-under", metavar="5GMACs|8GB", help="The largest input within MACs, or batch within memory."),
+    ] = None,
+    max_macs: Annotated[str | None, typer.Option("--max-macs", metavar="5G", help="Fail above this.")] = None,
+    max_params: Annotated[str | None, typer.Option("--max-params", metavar="30M", help="Fail above this.")] = None,
+    max_memory: Annotated[
+        str | None, typer.Option("--max-memory", metavar="2GB", help="Fail above this: inference, or with --training a step.")
+    ] = None,
+    plot: output.PlotFile = None,
+    html: output.HtmlFile = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Print rows of comma-separated values and nothing else.")] = False,
     json: Json = False,
 ) -> None:
-    """Weights, MACs, activations and memory traffic, exactly: one forward pass traced without computing it.
+    """Weights, MACs, activations and memory, exactly: one forward pass traced without computing it.
 
     A MAC is one multiply-accumulate of a convolution, a linear layer or a matrix product (attention's two included); no
     bias, norm, activation or pooling. 1 MAC = 2 FLOPs.
     """
-    import torch
+    if csv and json:
+        raise InputError("--csv and --json are two forms of one output: give one")
+    if len([option for option in (view, explain, sweep, fit_under) if option]) > 1:
+        raise InputError("--view, --explain, --sweep and --fit-under each print a table of their own: give one")
+    limits = _limits(max_macs, max_params, max_memory)
+    format = "json" if json else "csv" if csv else "text"
+    net = network.find(model, input or (), dtype, past, causal == "exact")
+    if sweep:
+        return _sweep(net, sweep, training, optimizer, master, plot, format)
+    if fit_under:
+        return _fit(net, fit_under, training, optimizer, master, format)
+    workload = net.trace()
+    trained = net.trace(training=True) if training or html else None
+    figures = record.memory_figures(workload, trained, optimizer, master)
+    if view:
+        _view(net, workload, view, format)
+    elif explain:
+        _explain(net, workload, explain, format)
+    else:
+        _print(net, workload, figures, by, depth, format)
+    if plot:
+        from lamina.report.plot import profile
 
-    from lamina import units
-    from lamina.cost.trace import trace
-    from lamina.sources import resolve
-
-    source = resolve(model)
-    try:
-        shape = units.parse_shape(input) if input else source.input
-    except ValueError as error:
-        raise InputError(f"--input: {error}") from error
-    if shape is None:
-        raise InputError(f"{model}: say the input's shape, as in --input 1x3x224x224")
-    kind = getattr(torch, DTYPES[dtype])
-    try:
-        inputs = (torch.empty(shape, dtype=torch.long if source.tokens else kind, device="meta"),) * (2 if source.tokens else 1)
-        workload = trace(source.module.to(kind), *inputs, name=model)
-    except InputError as error:
-        expected = f"; it takes {units.shape(source.input)}" if source.input and shape != source.input else ""
-        raise InputError(f"{model} on {units.shape(shape)}: {error}{expected}") from error
-    except (ValueError, RuntimeError, TypeError) as error:  # the network's own refusal
-        expected = f"; it takes {units.shape(source.input)}" if source.input else " (--debug shows where)"
-        raise InputError(f"{model} on {units.shape(shape)}: {str(error).splitlines()[0]}{expected}") from error
+        output.write_plot(plot, profile, workload, memory.live_bytes(workload), net.name)
+    if html:
+        _html(net, workload, figures, html)
     if strict and workload.coverage.unknown:
-        first = workload.coverage.unknown[0]
-        raise LaminaError(f"{len(workload.coverage.unknown)} operators have no rule; the first is {first.op} in {first.layer}")
-    if json:
-        print_json(document(workload, model, shape))
-        return
+        raise LaminaError(_unknown(workload))
+    _check(net, workload, figures, limits)
+
+
+# ---- the usual output ---------------------------------------------------------------------------------------------
+
+
+def _print(net: Network, workload: Workload, figures: dict[str, Any], by: By | None, depth: int, format: str) -> None:
+    if format == "json":
+        output.print_json(record.document(workload, net.name, net.shape, figures, depth))
+    elif format == "csv":
+        print(record.groups_csv(workload, by, depth) if by in ("module", "kind") else record.layers_csv(workload), end="")
+    else:
+        _print_table(net, workload, figures, by or "module", depth)
+
+
+def _print_table(net: Network, workload: Workload, figures: dict[str, Any], by: By, depth: int) -> None:
     from lamina.report import table
 
     out = table.console()
     total = workload.total()
-    out.print(f"[bold]{model}[/], input {units.shape(shape)}, {dtype}: {total.macs:,} MACs, {total.parameters:,} parameters")
+    title = f"[bold]{net.name}[/], input {net.shown}, {net.dtype}: {total.macs:,} MACs, {total.parameters:,} parameters"
+    out.print(title)
     out.print(table.cost(workload, by, depth))
-    peak, unused = workload.peak_activation_bytes, workload.parameters_unused
-    out.print(f"{total.flops:,} FLOPs (2 a MAC); peak live activations {units.bytes_(peak)}, in eager order")
-    if unused:
-        out.print(f"{unused:,} of the parameters are not used by this call")
+    backward = memory.backward_macs(workload)
+    out.print(f"{total.flops:,} FLOPs (2 a MAC), {memory.intensity(total):.3g} a byte moved; {backward:,} MACs backward")
+    peak, fused = (units.bytes_(figures[key]) for key in ("peak_activation_bytes", "fused_peak_activation_bytes"))
+    out.print(f"peak live activations {peak}, in eager order; {fused} with elementwise operations fused")
+    out.print(f"memory for inference {units.bytes_(figures['inference_bytes'])}, weights and peak")
+    if "training" in figures:
+        step = figures["training"]
+        parts = ("weights", "gradients", "states", "master", "saved")
+        text = ", ".join(f"{part} {units.bytes_(step[part])}" for part in parts if step[part])
+        out.print(f"memory for training with {step['optimizer']} {units.bytes_(step['total'])}: {text}")
+    if workload.parameters_unused:
+        out.print(f"{workload.parameters_unused:,} of the parameters are not used by this call")
+    trainable = sum(w.numel for w in workload.weights if w.trainable)
+    if trainable != total.parameters:
+        out.print(f"{trainable:,} of the parameters are trainable")
     for operator in workload.coverage.unknown:
         out.print(f"not counted, no rule: {operator.op} in {operator.layer}, inputs {list(operator.inputs)}")
 
 
-def document(workload, model: str, shape: tuple[int, ...]) -> dict:
-    """The JSON of DESIGN: exact integers; a layer's parameters stand where they are first used."""
+def _unknown(workload: Workload) -> str:
+    found: dict[str, list[str]] = {}
+    for operator in workload.coverage.unknown:
+        found.setdefault(operator.op, []).append(operator.layer)
+    listed = "; ".join(
+        f"{op} in {places[0]}" + (f" and {len(places) - 1} more" if len(places) > 1 else "") for op, places in found.items()
+    )
+    return f"{len(found)} operator{'s have' if len(found) > 1 else ' has'} no rule: {listed}"
+
+
+def _html(net: Network, workload: Workload, figures: dict[str, Any], file: Path) -> None:
+    from lamina.report import cost_page
+
+    document = record.document(workload, net.name, net.shape, figures)
+    output.write_text(file, cost_page.render_cost(workload, document, memory.live_bytes(workload), net.shown, net.dtype))
+
+
+# ---- limits -------------------------------------------------------------------------------------------------------
+
+
+def _limits(macs: str | None, parameters: str | None, memory: str | None) -> dict[str, float]:
+    limits = {}
+    for option, text in (("--max-macs", macs), ("--max-params", parameters), ("--max-memory", memory)):
+        if text is not None:
+            try:
+                limits[option] = units.parse(text)
+            except ValueError as error:
+                raise InputError(f"{option}: {error}") from error
+    return limits
+
+
+def _check(net: Network, workload: Workload, figures: dict[str, Any], limits: dict[str, float]) -> None:
+    """Every limit that is exceeded, in one error."""
+    total = workload.total()
+    needed = figures["training"]["total"] if "training" in figures else figures["inference_bytes"]
+    found = {"--max-macs": (total.macs, "MACs"), "--max-params": (total.parameters, "parameters")}
+    found["--max-memory"] = (needed, "bytes of memory")
+    exceeded = [
+        f"{found[option][0]:,} {found[option][1]} are {100 * (found[option][0] / limit - 1):.3g} % over {limit:,.0f} ({option})"
+        for option, limit in limits.items()
+        if found[option][0] > limit
+    ]
+    if exceeded:
+        raise LaminaError(f"{net.name} exceeds its limits: {'; '.join(exceeded)}")
+
+
+# ---- other tools' figures -----------------------------------------------------------------------------------------
+
+
+def _view(net: Network, workload: Workload, tool: str, format: str) -> None:
     from dataclasses import asdict
 
-    seen: set[int] = set()
-    layers = []
-    for layer in workload.layers:
-        fresh = [w for w in layer.weights if w.storage not in seen]
-        seen.update(w.storage for w in fresh)
-        layers.append(
-            {
-                "name": layer.name,
-                "kind": layer.kind,
-                "op": layer.op,
-                "inputs": [t.shape for t in layer.inputs],
-                "outputs": [t.shape for t in layer.outputs],
-                "loops": [asdict(nest) for nest in layer.loops],
-                "macs": layer.macs,
-                "parameters": sum(w.numel for w in fresh),
-                "ops": dict(layer.ops),
-                "bytes_read": layer.bytes_read,
-                "bytes_written": layer.bytes_written,
-            }
-        )
-    coverage = {"counted": workload.coverage.counted, "free": workload.coverage.free}
-    coverage["unknown"] = [asdict(u) for u in workload.coverage.unknown]
-    return {"model": model, "input": shape, "totals": workload.summary(), "coverage": coverage, "layers": layers}
+    tools = list(conventions.VIEWS) if tool == "all" else [tool]
+    figures = [conventions.view(workload, name) for name in tools]
+    exact = workload.total()
+    if format == "json":
+        rows = [asdict(figure) for figure in figures]
+        return output.print_json({"model": net.name, "input": net.shape, "macs": exact.macs, "views": rows})
+    if format == "csv":
+        fields = ("tool", "version", "parameters", "macs", "flops", "activations")
+        return print(record.to_csv([{field: getattr(f, field) for field in fields} for f in figures]), end="")
+    from lamina.report.table import console, table
+
+    rows = [_view_row(figure, exact.macs, exact.parameters) for figure in figures]
+    rows.append([""] * 6)
+    rows.append(["exact", "", f"{exact.macs:,}", "", f"{exact.flops:,}", f"{exact.parameters:,}"])
+    out = console()
+    out.print(f"[bold]{net.name}[/], input {net.shown}: what other tools print")
+    out.print(table(("tool", "version", "“MACs”", "differs by", "FLOPs", "parameters"), rows, left=("version", "differs by")))
+    for figure in figures:
+        out.print(f"{figure.tool}: {figure.note}", markup=False)
+
+
+def _view_row(figure: conventions.Figure, macs: int, parameters: int) -> list[str]:
+    count = "" if figure.macs is None else f"{figure.macs:,}"
+    by_kind = {**figure.parts, "product": figure.parts.get("product", 0) - macs}
+    parts = [f"{'products' if k == 'product' else k} {n:+,}" for k, n in by_kind.items() if n] if figure.macs is not None else []
+    other = f" ({figure.parameters - parameters:+,})" if figure.parameters != parameters else ""
+    flops = f"{figure.flops:,}" if figure.flops is not None else ""
+    return [figure.tool, figure.version, count, ", ".join(parts), flops, f"{figure.parameters:,}{other}"]
+
+
+def _explain(net: Network, workload: Workload, text: str, format: str) -> None:
+    from dataclasses import asdict
+
+    found = explain.explain(workload, text, network.with_heads(net))
+    if format == "json":
+        document: dict[str, Any] = {"model": net.name, "input": net.shape, "published": found.published.text}
+        document |= {key: [asdict(c) for c in getattr(found, key)] for key in ("rounded", "cut")}
+        return output.print_json(document | {"nearest": asdict(found.nearest), "nearest_error_percent": found.error})
+    if format == "csv":
+        kinds = (("rounded", found.rounded), ("cut", found.cut), ("nearest", (found.nearest,)))
+        return print(record.to_csv([{"match": kind, **asdict(c)} for kind, rows in kinds for c in rows]), end="")
+    from lamina.report.table import console
+
+    out, shown = console(), found.published.text
+    if found.rounded:
+        out.print(f"{shown} is, of {net.name} on {net.shown}, rounded to the digits printed:")
+    elif found.cut:
+        out.print(f"{shown} is, of {net.name} on {net.shown}, with the further digits cut off (nothing rounds to it):")
+    else:
+        nearest = found.nearest
+        out.print(f"no convention gives {shown} for {net.name} on {net.shown}")
+        out.print(f"the nearest is {nearest.name}: {nearest.value:,}, {found.error:+.2g} %; another input size may explain it")
+    for value, names in _by_value(found.rounded or found.cut):
+        out.print(f"  {value:>18,}  {'; '.join(names)}", markup=False)
+
+
+def _by_value(found: tuple[explain.Convention, ...]) -> list[tuple[int, list[str]]]:
+    values: dict[int, list[str]] = {}
+    for convention in found:
+        values.setdefault(convention.value, []).append(convention.name)
+    return list(values.items())
+
+
+# ---- functions of size --------------------------------------------------------------------------------------------
+
+
+def _sweep(
+    net: Network, text: str, training: bool, optimizer: str, master: bool, plot: Path | None, format: str
+) -> None:
+    asked = sweep.parse(text)
+    sizes = {size: sweep.resize(net.shape, asked.axis, size, net.source.tokens) for size in asked.sizes}
+    rows: list[dict[str, Any]] = []
+    for point in sweep.run(asked, lambda size: net.trace(sizes[size])):
+        row: dict[str, Any] = {asked.axis: point.size, "input": units.shape(sizes[point.size])}
+        fields = dict.fromkeys(("macs", "parameters", "activations", "peak_activation_bytes", "inference_bytes"))
+        fields |= {"training_bytes": None} if training else {}
+        if point.workload is not None:
+            total = point.workload.total()
+            fields |= {key: getattr(total, key) for key in ("macs", "parameters", "activations")}
+            fields["peak_activation_bytes"] = point.workload.peak_activation_bytes
+            fields["inference_bytes"] = memory.inference_bytes(point.workload)
+            if training:
+                trained = net.trace(sizes[point.size], training=True)
+                fields["training_bytes"] = memory.training(trained, optimizer, master).total
+        refusal = point.refusal.removeprefix(f"{net.name} on {row['input']}: ")
+        rows.append({**row, **fields, "refusal": refusal})
+    _print_sweep(net, asked, rows, format)
+    if plot:
+        from lamina.report.plot import growth
+
+        taken = [row for row in rows if not row["refusal"]]
+        titles = {"macs": "MACs", "inference_bytes": "memory for inference", "training_bytes": "memory for training"}
+        series = {title: [row[key] for row in taken] for key, title in titles.items() if key in taken[0]}
+        output.write_plot(plot, growth, asked.axis, [row[asked.axis] for row in taken], series, net.name)
+
+
+def _print_sweep(net: Network, asked: sweep.Sweep, rows: list[dict[str, Any]], format: str) -> None:
+    if format == "json":
+        return output.print_json({"model": net.name, "axis": asked.axis, "points": rows})
+    if format == "csv":
+        return print(record.to_csv(rows), end="")
+    from lamina.report.table import console, table
+
+    keys = [key for key in rows[0] if key not in (asked.axis, "input", "refusal")]
+    titles = {"macs": "MACs", "peak_activation_bytes": "peak activations", "inference_bytes": "inference"}
+    titles["training_bytes"] = "training"
+    cells = []
+    for row in rows:
+        shown = ["" if row[k] is None else units.bytes_(row[k]) if "bytes" in k else f"{row[k]:,}" for k in keys]
+        cells.append([f"{row[asked.axis]}", row["input"], *shown, row["refusal"]])
+    columns = (asked.axis, "input", *(titles.get(key, key) for key in keys), "")
+    out = console()
+    out.print(f"[bold]{net.name}[/], {net.dtype}")
+    out.print(table(columns, cells, left=("",)))
+
+
+def _fit(net: Network, text: str, training: bool, optimizer: str, master: bool, format: str) -> None:
+    axis, limit = sweep.parse_fit(text, net.source.tokens)
+    start = {"batch": net.shape[0], "resolution": net.shape[-1], "sequence": net.shape[min(1, len(net.shape) - 1)]}[axis]
+    sweep.resize(net.shape, axis, start, net.source.tokens)
+
+    def measure(size: int) -> Workload:
+        return net.trace(sweep.resize(net.shape, axis, size, net.source.tokens), training)
+
+    def figure(workload: Workload) -> int:
+        if limit.quantity == "MACs":
+            return workload.total().macs
+        return memory.training(workload, optimizer, master).total if training else memory.inference_bytes(workload)
+
+    found = sweep.largest(measure, figure, limit.value, start, axis)
+    shape = sweep.resize(net.shape, axis, found.size, net.source.tokens)
+    if format == "json":
+        document = {"model": net.name, "axis": axis, "limit": limit.value, "quantity": limit.quantity, "size": found.size}
+        document |= {"input": shape, "figure": found.figure, "next_size": found.next_size, "next_figure": found.next_figure}
+        return output.print_json(document)
+    if format == "csv":
+        row = {axis: found.size, "input": units.shape(shape), "figure": found.figure, "limit": limit.value}
+        return print(record.to_csv([row]), end="")
+    unit = "MACs" if limit.quantity == "MACs" else f"bytes for {'training' if training else 'inference'}"
+    print(f"{net.name}: the largest {axis} is {found.size}, input {units.shape(shape)}: {found.figure:,} {unit} of {limit.value:,}")
+    following = f"takes {found.next_figure:,}" if found.next_figure is not None else "is refused by the network"
+    print(f"the next, {found.next_size}, {following}")

@@ -19,12 +19,12 @@ FUSABLE = ("elementwise", "activation")
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """Bytes of one training step. `optimizer` holds its states, `master` the fp32 copies of 16-bit weights, `saved` the
+    """Bytes of one training step. `states` are the optimizer's, `master` the fp32 copies of 16-bit weights, `saved` the
     activations that wait for the backward pass (the input included where it is one of them)."""
 
     weights: int
     gradients: int
-    optimizer: int
+    states: int
     master: int
     saved: int
 
@@ -33,7 +33,7 @@ class Training:
         """The sum: weights, states, every gradient and every saved activation at once. Eager execution frees activations
         while gradients come, if the old ones were set to None; then the step's peak lies below this sum, and never below
         it by more than the smaller of gradients and saved activations. Buffers and workspaces are not in it."""
-        return self.weights + self.gradients + self.optimizer + self.master + self.saved
+        return self.weights + self.gradients + self.states + self.master + self.saved
 
 
 def training(workload: Workload, optimizer: str = "adamw", master: bool = False) -> Training:
@@ -53,7 +53,7 @@ def training(workload: Workload, optimizer: str = "adamw", master: bool = False)
     return Training(
         weights=sum(w.bytes for w in workload.weights),
         gradients=sum(w.bytes for w in learned),
-        optimizer=sum(states * max(w.bytes, 4 * w.numel if master else 0) + beside for w in learned),
+        states=sum(states * max(w.bytes, 4 * w.numel if master else 0) + beside for w in learned),
         master=4 * elements,
         saved=workload.saved_bytes,
     )
@@ -100,6 +100,19 @@ def _gradients(factors: tuple[int | str, ...], known: Mapping[int, bool], traina
     if len(factors) < 2:
         return 2
     return sum(known.get(f, True) if isinstance(f, int) else trainable.get(f, f != "buffer") for f in factors)
+
+
+def live_bytes(workload: Workload) -> list[int]:
+    """Bytes of activations alive while each layer runs, its workspace included; the largest is the peak."""
+    change = [0] * (len(workload.layers) + 2)
+    for life in workload.lifetimes:
+        change[max(life.born, 0)] += life.bytes
+        change[life.freed + 1] -= life.bytes
+    alive, found = 0, []
+    for index, layer in enumerate(workload.layers):
+        alive += change[index]
+        found.append(alive + layer.workspace)
+    return found
 
 
 def fused_peak_bytes(workload: Workload) -> int:

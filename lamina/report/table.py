@@ -44,7 +44,7 @@ def cost(workload: Workload, by: str, depth: int) -> Table:
             key = ".".join(layer.module.split(".")[:depth]) if layer.module else layer.name
         if layer.outputs:
             shapes[key] = units.shape(layer.outputs[0].shape)
-    columns = [by, "output", "parameters", "MACs", "of MACs", "activations", "read", "written"]
+    columns = [by, "output", "parameters", "MACs", "of MACs", "activations", "read", "written", "FLOPs/byte"]
     if by == "kind":
         columns.remove("output")
 
@@ -52,6 +52,7 @@ def cost(workload: Workload, by: str, depth: int) -> Table:
         share = f"{100 * t.macs / total.macs:.1f} %" if total.macs and t.macs else ""
         cells = [name, shapes.get(name, ""), _count(t.parameters), _count(t.macs), share, _count(t.activations)]
         cells += [units.bytes_(t.bytes_read) if t.bytes_read else "", units.bytes_(t.bytes_written) if t.bytes_written else ""]
+        cells.append(f"{2 * t.intensity:.3g}" if t.macs else "")
         if by == "kind":
             del cells[1]
         return cells
