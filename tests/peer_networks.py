@@ -51,7 +51,9 @@ class Windows(nn.Module):
         x = self.norm(self.stem(x).permute(0, 2, 3, 1))
         n, h, w, c = x.shape
         rows = torch.roll(x, (-2, -2), (1, 2)).view(n, h // 4, 4, w // 4, 4, c).permute(0, 1, 3, 2, 4, 5).reshape(-1, 16, c)
-        q, k, v = F.linear(rows, self.qkv.weight, self.qkv.bias).view(-1, 16, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
+        q, k, v = (
+            F.linear(rows, self.qkv.weight, self.qkv.bias).view(-1, 16, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
+        )
         scores = F.softmax(q.matmul(k.transpose(-2, -1)) + self.bias, dim=-1)
         y = F.linear(scores.matmul(v).transpose(1, 2).reshape(-1, 16, c), self.out.weight, self.out.bias)
         return self.pool(y.view(n, h, w, c).permute(0, 3, 1, 2)).flatten(1)

@@ -1,6 +1,5 @@
 """Other tools' figures: our views against what the tools themselves printed (tests/conventions.json)."""
 
-import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import torch
 import lamina
 from lamina.cost import conventions
 from lamina.cost.conventions import view
-from lamina.errors import InputError
 from lamina.workload import Workload
 from lamina.zoo import registry
 from tests.peer_networks import NETWORKS

@@ -4,10 +4,11 @@ from typing import Annotated, Any, Literal
 import typer
 
 from lamina import units
-from lamina.cli import network, output
+from lamina.cli import figures as other_tools
+from lamina.cli import network, output, sizes
 from lamina.cli.network import Network
 from lamina.cli.output import Json
-from lamina.cost import conventions, explain, memory, record, sweep
+from lamina.cost import conventions, memory, record
 from lamina.errors import InputError, LaminaError
 from lamina.workload import Workload
 
@@ -37,7 +38,8 @@ def cost(
     optimizer: Optimizer = "adamw",
     master: Annotated[bool, typer.Option("--master", help="Train 16-bit weights with fp32 copies and states.")] = False,
     view: Annotated[
-        str | None, typer.Option("--view", metavar="TOOL", help=f"What another tool prints: {', '.join(conventions.VIEWS)}; all.")
+        str | None,
+        typer.Option("--view", metavar="TOOL", help=f"What a tool prints: {', '.join(conventions.VIEWS)}, all."),
     ] = None,
     explain: Annotated[
         str | None, typer.Option("--explain", metavar="4.11G", help="Which convention gives a published figure.")
@@ -73,16 +75,18 @@ def cost(
     format = "json" if json else "csv" if csv else "text"
     net = network.find(model, input or (), dtype, past, causal == "exact")
     if sweep:
-        return _sweep(net, sweep, training, optimizer, master, plot, format)
+        return sizes.run(net, sweep, training, optimizer, master, plot, format)
     if fit_under:
-        return _fit(net, fit_under, training, optimizer, master, format)
+        return sizes.fit(net, fit_under, training, optimizer, master, format)
     workload = net.trace()
+    if strict and workload.coverage.unknown:
+        raise LaminaError(_unknown(workload))
     trained = net.trace(training=True) if training or html else None
     figures = record.memory_figures(workload, trained, optimizer, master)
     if view:
-        _view(net, workload, view, format)
+        other_tools.view(net, workload, view, format)
     elif explain:
-        _explain(net, workload, explain, format)
+        other_tools.explain(net, workload, explain, format)
     else:
         _print(net, workload, figures, by, depth, format)
     if plot:
@@ -91,8 +95,6 @@ def cost(
         output.write_plot(plot, profile, workload, memory.live_bytes(workload), net.name)
     if html:
         _html(net, workload, figures, html)
-    if strict and workload.coverage.unknown:
-        raise LaminaError(_unknown(workload))
     _check(net, workload, figures, limits)
 
 
@@ -179,153 +181,3 @@ def _check(net: Network, workload: Workload, figures: dict[str, Any], limits: di
     ]
     if exceeded:
         raise LaminaError(f"{net.name} exceeds its limits: {'; '.join(exceeded)}")
-
-
-# ---- other tools' figures -----------------------------------------------------------------------------------------
-
-
-def _view(net: Network, workload: Workload, tool: str, format: str) -> None:
-    from dataclasses import asdict
-
-    tools = list(conventions.VIEWS) if tool == "all" else [tool]
-    figures = [conventions.view(workload, name) for name in tools]
-    exact = workload.total()
-    if format == "json":
-        rows = [asdict(figure) for figure in figures]
-        return output.print_json({"model": net.name, "input": net.shape, "macs": exact.macs, "views": rows})
-    if format == "csv":
-        fields = ("tool", "version", "parameters", "macs", "flops", "activations")
-        return print(record.to_csv([{field: getattr(f, field) for field in fields} for f in figures]), end="")
-    from lamina.report.table import console, table
-
-    rows = [_view_row(figure, exact.macs, exact.parameters) for figure in figures]
-    rows.append([""] * 6)
-    rows.append(["exact", "", f"{exact.macs:,}", "", f"{exact.flops:,}", f"{exact.parameters:,}"])
-    out = console()
-    out.print(f"[bold]{net.name}[/], input {net.shown}: what other tools print")
-    out.print(table(("tool", "version", "“MACs”", "differs by", "FLOPs", "parameters"), rows, left=("version", "differs by")))
-    for figure in figures:
-        out.print(f"{figure.tool}: {figure.note}", markup=False)
-
-
-def _view_row(figure: conventions.Figure, macs: int, parameters: int) -> list[str]:
-    count = "" if figure.macs is None else f"{figure.macs:,}"
-    by_kind = {**figure.parts, "product": figure.parts.get("product", 0) - macs}
-    parts = [f"{'products' if k == 'product' else k} {n:+,}" for k, n in by_kind.items() if n] if figure.macs is not None else []
-    other = f" ({figure.parameters - parameters:+,})" if figure.parameters != parameters else ""
-    flops = f"{figure.flops:,}" if figure.flops is not None else ""
-    return [figure.tool, figure.version, count, ", ".join(parts), flops, f"{figure.parameters:,}{other}"]
-
-
-def _explain(net: Network, workload: Workload, text: str, format: str) -> None:
-    from dataclasses import asdict
-
-    found = explain.explain(workload, text, network.with_heads(net))
-    if format == "json":
-        document: dict[str, Any] = {"model": net.name, "input": net.shape, "published": found.published.text}
-        document |= {key: [asdict(c) for c in getattr(found, key)] for key in ("rounded", "cut")}
-        return output.print_json(document | {"nearest": asdict(found.nearest), "nearest_error_percent": found.error})
-    if format == "csv":
-        kinds = (("rounded", found.rounded), ("cut", found.cut), ("nearest", (found.nearest,)))
-        return print(record.to_csv([{"match": kind, **asdict(c)} for kind, rows in kinds for c in rows]), end="")
-    from lamina.report.table import console
-
-    out, shown = console(), found.published.text
-    if found.rounded:
-        out.print(f"{shown} is, of {net.name} on {net.shown}, rounded to the digits printed:")
-    elif found.cut:
-        out.print(f"{shown} is, of {net.name} on {net.shown}, with the further digits cut off (nothing rounds to it):")
-    else:
-        nearest = found.nearest
-        out.print(f"no convention gives {shown} for {net.name} on {net.shown}")
-        out.print(f"the nearest is {nearest.name}: {nearest.value:,}, {found.error:+.2g} %; another input size may explain it")
-    for value, names in _by_value(found.rounded or found.cut):
-        out.print(f"  {value:>18,}  {'; '.join(names)}", markup=False)
-
-
-def _by_value(found: tuple[explain.Convention, ...]) -> list[tuple[int, list[str]]]:
-    values: dict[int, list[str]] = {}
-    for convention in found:
-        values.setdefault(convention.value, []).append(convention.name)
-    return list(values.items())
-
-
-# ---- functions of size --------------------------------------------------------------------------------------------
-
-
-def _sweep(
-    net: Network, text: str, training: bool, optimizer: str, master: bool, plot: Path | None, format: str
-) -> None:
-    asked = sweep.parse(text)
-    sizes = {size: sweep.resize(net.shape, asked.axis, size, net.source.tokens) for size in asked.sizes}
-    rows: list[dict[str, Any]] = []
-    for point in sweep.run(asked, lambda size: net.trace(sizes[size])):
-        row: dict[str, Any] = {asked.axis: point.size, "input": units.shape(sizes[point.size])}
-        fields = dict.fromkeys(("macs", "parameters", "activations", "peak_activation_bytes", "inference_bytes"))
-        fields |= {"training_bytes": None} if training else {}
-        if point.workload is not None:
-            total = point.workload.total()
-            fields |= {key: getattr(total, key) for key in ("macs", "parameters", "activations")}
-            fields["peak_activation_bytes"] = point.workload.peak_activation_bytes
-            fields["inference_bytes"] = memory.inference_bytes(point.workload)
-            if training:
-                trained = net.trace(sizes[point.size], training=True)
-                fields["training_bytes"] = memory.training(trained, optimizer, master).total
-        refusal = point.refusal.removeprefix(f"{net.name} on {row['input']}: ")
-        rows.append({**row, **fields, "refusal": refusal})
-    _print_sweep(net, asked, rows, format)
-    if plot:
-        from lamina.report.plot import growth
-
-        taken = [row for row in rows if not row["refusal"]]
-        titles = {"macs": "MACs", "inference_bytes": "memory for inference", "training_bytes": "memory for training"}
-        series = {title: [row[key] for row in taken] for key, title in titles.items() if key in taken[0]}
-        output.write_plot(plot, growth, asked.axis, [row[asked.axis] for row in taken], series, net.name)
-
-
-def _print_sweep(net: Network, asked: sweep.Sweep, rows: list[dict[str, Any]], format: str) -> None:
-    if format == "json":
-        return output.print_json({"model": net.name, "axis": asked.axis, "points": rows})
-    if format == "csv":
-        return print(record.to_csv(rows), end="")
-    from lamina.report.table import console, table
-
-    keys = [key for key in rows[0] if key not in (asked.axis, "input", "refusal")]
-    titles = {"macs": "MACs", "peak_activation_bytes": "peak activations", "inference_bytes": "inference"}
-    titles["training_bytes"] = "training"
-    cells = []
-    for row in rows:
-        shown = ["" if row[k] is None else units.bytes_(row[k]) if "bytes" in k else f"{row[k]:,}" for k in keys]
-        cells.append([f"{row[asked.axis]}", row["input"], *shown, row["refusal"]])
-    columns = (asked.axis, "input", *(titles.get(key, key) for key in keys), "")
-    out = console()
-    out.print(f"[bold]{net.name}[/], {net.dtype}")
-    out.print(table(columns, cells, left=("",)))
-
-
-def _fit(net: Network, text: str, training: bool, optimizer: str, master: bool, format: str) -> None:
-    axis, limit = sweep.parse_fit(text, net.source.tokens)
-    start = {"batch": net.shape[0], "resolution": net.shape[-1], "sequence": net.shape[min(1, len(net.shape) - 1)]}[axis]
-    sweep.resize(net.shape, axis, start, net.source.tokens)
-
-    def measure(size: int) -> Workload:
-        return net.trace(sweep.resize(net.shape, axis, size, net.source.tokens), training)
-
-    def figure(workload: Workload) -> int:
-        if limit.quantity == "MACs":
-            return workload.total().macs
-        return memory.training(workload, optimizer, master).total if training else memory.inference_bytes(workload)
-
-    found = sweep.largest(measure, figure, limit.value, start, axis)
-    shape = sweep.resize(net.shape, axis, found.size, net.source.tokens)
-    if format == "json":
-        document = {"model": net.name, "axis": axis, "limit": limit.value, "quantity": limit.quantity, "size": found.size}
-        document |= {"input": shape, "figure": found.figure, "next_size": found.next_size, "next_figure": found.next_figure}
-        return output.print_json(document)
-    if format == "csv":
-        row = {axis: found.size, "input": units.shape(shape), "figure": found.figure, "limit": limit.value}
-        return print(record.to_csv([row]), end="")
-    unit = "MACs" if limit.quantity == "MACs" else f"bytes for {'training' if training else 'inference'}"
-    print(f"{net.name}: the largest {axis} is {found.size}, input {units.shape(shape)}: {found.figure:,} {unit} of {limit.value:,}")
-    following = f"takes {found.next_figure:,}" if found.next_figure is not None else "is refused by the network"
-    print(f"the next, {found.next_size}, {following}")

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 
-
 def in_folder(path: Path | None) -> Path | None:
     """Refuse a file whose folder is not there before any work is done."""
     if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):

@@ -289,60 +289,64 @@ def _traced_activations(workload: Workload) -> int:
 VIEWS: dict[str, View] = {
     "torchvision": View(
         "0.29.1",
-        "“GFLOPS” of the weights' metadata (`_ops`): multiply-accumulates of every convolution and matrix product, attention's "
-        "two included (test/common_extended_utils.py).",
+        "“GFLOPS” of the weights' metadata (`_ops`): multiply-accumulates of every convolution and matrix product, "
+        "attention's two included (test/common_extended_utils.py).",
         _exact,
     ),
     "timm": View(
         "1.0.31",
         "“GMACs” and “Activations” of the model cards and result tables, by fvcore on timm's networks (benchmark.py, "
-        "profile_fvcore): norms and pooling count, fused attention does not. Cards made before timm fused attention have it.",
+        "profile_fvcore): norms and pooling count, fused attention does not. Cards made before timm fused attention have "
+        "it.",
         _fvcore,
         activations=_traced_activations,
     ),
     "fvcore": View(
         "0.1.5.post20221221",
-        "FlopCountAnalysis, “flops” that are multiply-accumulates, over a jit trace: convolutions and products, 2 an element for "
-        "batch norm in evaluation, 5 for layer and group norm, 1 for adaptive average pooling; fused attention and recurrent "
-        "layers are missed (fvcore/nn/flop_count.py, jit_handles.py).",
+        "FlopCountAnalysis, “flops” that are multiply-accumulates, over a jit trace: convolutions and products, 2 an "
+        "element for batch norm in evaluation, 5 for layer and group norm, 1 for adaptive average pooling; fused "
+        "attention and recurrent layers are missed (fvcore/nn/flop_count.py, jit_handles.py).",
         _fvcore,
         activations=_traced_activations,
     ),
     "ptflops": View(
         "0.7.5",
-        "get_model_complexity_info, PyTorch back end, a batch of one: hooks of module classes and patched functions. Biases count; "
-        "norms 1 or 2 an element; ReLU, GELU and pooling modules twice, by the hook and by the function beneath; linear layers and "
-        "convolutions called as functions are missed, and fused attention outside nn.MultiheadAttention (ptflops/pytorch_ops.py).",
+        "get_model_complexity_info, PyTorch back end, a batch of one: hooks of module classes and patched functions. "
+        "Biases count; norms 1 or 2 an element; ReLU, GELU and pooling modules twice, by the hook and by the function "
+        "beneath; linear layers and convolutions called as functions are missed, and fused attention outside "
+        "nn.MultiheadAttention (ptflops/pytorch_ops.py).",
         _ptflops,
         parameters=_trainable,
     ),
     "thop": View(
         "0.1.1.post2209072238",
-        "profile, hooks of module classes alone: 4 an element for affine norms, no bias, no product outside nn.Linear; a transposed "
-        "convolution over its output's pixels; parameters of these modules only (thop/profile.py, vision/calc_func.py).",
+        "profile, hooks of module classes alone: 4 an element for affine norms, no bias, no product outside nn.Linear; a "
+        "transposed convolution over its output's pixels; parameters of these modules only (thop/profile.py, "
+        "vision/calc_func.py).",
         _thop,
         parameters=_thop_parameters,
     ),
     "torchinfo": View(
         "1.8.0",
-        "summary, “mult-adds”: parameters times output places for convolutions, parameters once a sample for all other layers "
-        "(a linear layer over tokens counts as one token), nothing without parameters (torchinfo/layer_info.py, calculate_macs).",
+        "summary, “mult-adds”: parameters times output places for convolutions, parameters once a sample for all other "
+        "layers (a linear layer over tokens counts as one token), nothing without parameters (torchinfo/layer_info.py, "
+        "calculate_macs).",
         whole=_torchinfo,
         parameters=_named_parameters,
     ),
     "calflops": View(
         "0.3.2",
-        "calculate_flops, patched functions: MACs of convolutions, linear layers and matmul, not of fused attention, einsum and "
-        "recurrent layers; FLOPs are 2 MACs, convolution biases, 2 or 5 an element of norms, 1 of activations, softmax and "
-        "pooling (calflops/pytorch_ops.py).",
+        "calculate_flops, patched functions: MACs of convolutions, linear layers and matmul, not of fused attention, "
+        "einsum and recurrent layers; FLOPs are 2 MACs, convolution biases, 2 or 5 an element of norms, 1 of activations,"
+        " softmax and pooling (calflops/pytorch_ops.py).",
         _calflops_macs,
         flops=_calflops_flops,
         parameters=_trainable,
     ),
     "keras": View(
         "3",
-        "Model.count_params and summary: the moving mean and variance of batch norms are parameters, though not trainable "
-        "(keras/src/layers/normalization/batch_normalization.py). Keras prints no count of operations.",
+        "Model.count_params and summary: the moving mean and variance of batch norms are parameters, though not trainable"
+        " (keras/src/layers/normalization/batch_normalization.py). Keras prints no count of operations.",
         parameters=lambda w: _all_parameters(w) + running_statistics(w),
     ),
 }  # fmt: skip

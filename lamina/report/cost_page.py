@@ -18,6 +18,10 @@ from lamina import units
 from lamina.report import plot
 from lamina.workload import Workload
 
+KINDS = "Parameters, MACs and bytes moved"
+PROFILE = "MACs, bytes moved and live activations"
+MOST_TABLES = 8  # a page of more networks has no table of each one's layers
+
 SCRIPT = """
 "use strict";
 for (const table of document.querySelectorAll("table.sortable")) {
@@ -47,8 +51,13 @@ def render_cost(workload: Workload, document: Mapping[str, Any], live: Sequence[
     ids = itertools.count()
     parts = [
         _section("", _figures(document)),
-        _section("By kind of layer", _plot(ids, plot.kinds([workload.name], by_kind([workload])), "Parameters, MACs and bytes moved")),
-        _section("Along the layers", _plot(ids, plot.profile(workload, live, workload.name), "MACs, bytes moved and live activations")),
+        _section(
+            "By kind of layer", _plot(ids, plot.kinds([workload.name], by_kind([workload])), "Parameters, MACs and bytes moved")
+        ),
+        _section(
+            "Along the layers",
+            _plot(ids, plot.profile(workload, live, workload.name), "MACs, bytes moved and live activations"),
+        ),
         _section("Modules", tree(workload)),
         _section("Layers", layer_table(document)),
     ]
@@ -67,14 +76,17 @@ def render_compare(
     ids = itertools.count()
     names = [workload.name for workload in workloads]
     parts = [_section("Side by side", _table(rows[0], rows[1:]))]
-    parts.append(_section("By kind of layer", _plot(ids, plot.kinds(names, by_kind(workloads)), "Parameters, MACs and bytes moved")))
+    parts.append(
+        _section("By kind of layer", _plot(ids, plot.kinds(names, by_kind(workloads)), "Parameters, MACs and bytes moved"))
+    )
     if len(points) > 1:
         caption = "Top-1 accuracy on ImageNet against MACs; the area is the number of parameters"
         parts.append(_section("Accuracy", _plot(ids, plot.scatter(points), caption)))
     if changes:
         parts.append(_section("Layer by layer", _changes(names, changes)))
     for workload, document in zip(workloads, documents, strict=True):
-        parts.append(_section(workload.name, tree(workload, opened=False) + layer_table(document, folded=True)))
+        layers = layer_table(document, folded=True) if len(workloads) <= MOST_TABLES else ""
+        parts.append(_section(workload.name, tree(workload, opened=False) + layers))
     return _page(" and ".join(names) if len(names) < 4 else f"{len(names)} networks", "Networks side by side.", parts)
 
 
@@ -90,7 +102,7 @@ def by_kind(workloads: Sequence[Workload]) -> dict[str, list[dict[str, int]]]:
 
 def tree(workload: Workload, opened: bool = True) -> str:
     """The modules as nested `details`; each with its parameters, its MACs and their share of the network's."""
-    root = Branch("", workload.name)
+    root = Branch(workload.name)
     for layer in workload.layers:
         if layer.kind == "view" and not layer.weights:
             continue
@@ -123,19 +135,31 @@ class Branch:
         for child in self.children.values():
             yield from child.all_layers()
 
-    def html(self, workload: Workload, whole: int, opened: int) -> str:
+    def html(self, workload: Workload, whole: int, opened: int, depth: int = 0) -> str:
         total = workload.total(self.all_layers())
         share = 100 * total.macs / whole
-        name = f'<span class="name">{escape(self.name)}<i>{escape(self.type)}</i></span>'
+        name = f'<span class="name" style="--depth:{depth}">{escape(self.name)}<i>{escape(self.type)}</i></span>'
         cells = f'<span class="number">{total.parameters:,}</span><span class="number">{total.macs:,}</span>'
         cells += f'<span class="share" style="--part:{share:.2f}%" title="{share:.2f} % of the MACs"></span>'
         if not self.children:
             return f'<div class="leaf">{name}{cells}</div>'
-        inside = "".join(child.html(workload, whole, opened - 1) for child in self.children.values())
+        inside = "".join(child.html(workload, whole, opened - 1, depth + 1) for child in self.children.values())
         return f"<details{' open' if opened > 0 else ''}><summary>{name}{cells}</summary>{inside}</details>"
 
 
-COLUMNS = ("kind", "operation", "input", "output", "parameters", "MACs", "share", "activations", "read", "written", "FLOPs a byte")
+COLUMNS = (
+    "kind",
+    "operation",
+    "input",
+    "output",
+    "parameters",
+    "MACs",
+    "share",
+    "activations",
+    "read",
+    "written",
+    "FLOPs a byte",
+)
 
 
 def layer_table(document: Mapping[str, Any], folded: bool = False) -> str:
@@ -156,8 +180,8 @@ def layer_table(document: Mapping[str, Any], folded: bool = False) -> str:
         cells += [_value(layer[key], units.bytes_(layer[key])) for key in ("bytes_read", "bytes_written")]
         cells.append(_value(layer["intensity"], f"{layer['intensity']:.3g}"))
         rows.append(f"<tr>{''.join(cells)}</tr>")
-    text = f'<div class="scroll" role="region" aria-label="Layers" tabindex="0"><table class="sortable"><thead><tr>{head}</tr></thead>'
-    text += f"<tbody>{''.join(rows)}</tbody></table></div>"
+    text = f'<table class="sortable"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    text = f'<div class="scroll" role="region" aria-label="Layers" tabindex="0">{text}</div>'
     return f"<details><summary>{len(rows)} layers</summary>{text}</details>" if folded else text
 
 
@@ -174,14 +198,17 @@ def _value(value: float, text: str) -> str:
 
 def _figures(document: Mapping[str, Any]) -> str:
     totals, memory = document["totals"], document["memory"]
+    peak, fused, whole, weights = (
+        units.bytes_(memory[key])
+        for key in ("peak_activation_bytes", "fused_peak_activation_bytes", "inference_bytes", "weight_bytes")
+    )
     shown = [
         ("MACs", units.si(totals["macs"]), f"{totals['macs']:,}"),
         ("Parameters", units.si(totals["parameters"]), f"{totals['parameters']:,}; {totals['trainable']:,} trainable"),
         ("Activations", units.si(totals["activations"]), f"{totals['activations']:,}"),
         ("Backward MACs", units.si(totals["backward_macs"]), f"{totals['backward_macs']:,}"),
-        ("Peak live activations", units.bytes_(memory["peak_activation_bytes"]),
-         f"{units.bytes_(memory['fused_peak_activation_bytes'])} with elementwise operations fused"),
-        ("Memory for inference", units.bytes_(memory["inference_bytes"]), f"{units.bytes_(memory['weight_bytes'])} of it weights"),
+        ("Peak live activations", peak, f"{fused} with elementwise operations fused"),
+        ("Memory for inference", whole, f"{weights} of it weights"),
         ("Arithmetic intensity", f"{totals['intensity']:.3g}", "FLOPs a byte read or written"),
     ]  # fmt: skip
     if "training" in memory:
@@ -205,7 +232,9 @@ def _changes(names: Sequence[str], changes: Sequence[tuple[str, str, str, str]])
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     head = "".join(f'<th{TEXT if i == 0 else ""} scope="col">{escape(name)}</th>' for i, name in enumerate(columns))
     body = "".join(
-        f'<tr><th class="text" scope="row">{escape(row[0])}</th>' + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:]) + "</tr>"
+        f'<tr><th class="text" scope="row">{escape(row[0])}</th>'
+        + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
+        + "</tr>"
         for row in rows
     )
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
