@@ -61,7 +61,7 @@ def refused(run):
 def test_version_and_help(ok):
     assert ok("--version") == f"lamina {lamina.__version__}\n"
     text = ok("--help")
-    for verb in ("demo", "list", "show", "table", "lecture", "cost", "run", "eval"):
+    for verb in ("demo", "list", "show", "table", "lecture", "cost", "compare", "run", "eval"):
         assert re.search(rf"^\s+{verb}\b", text, re.M)
         assert "Usage: " in ok(f"{verb} --help")
 

@@ -112,7 +112,7 @@ def tree(workload: Workload, opened: bool = True) -> str:
         inner = layer.name.removeprefix(layer.module).lstrip("/")
         if inner and not (inner.startswith(":") and not layer.name[len(layer.module) :].startswith("/")):
             branch = branch.children.setdefault("/" + inner, Branch(inner))
-            branch.type = layer.op
+            branch.type = layer.op if layer.op != inner else ""
         else:
             branch.type = branch.type or layer.module_type
         branch.layers.append(layer)
@@ -144,41 +144,32 @@ class Branch:
         if not self.children:
             return f'<div class="leaf">{name}{cells}</div>'
         inside = "".join(child.html(workload, whole, opened - 1, depth + 1) for child in self.children.values())
-        return f"<details{' open' if opened > 0 else ''}><summary>{name}{cells}</summary>{inside}</details>"
+        start = '<details open="">' if opened > 0 else "<details>"
+        return f"{start}<summary>{name}{cells}</summary>{inside}</details>"
 
 
 COLUMNS = (
-    "kind",
-    "operation",
-    "input",
-    "output",
-    "parameters",
-    "MACs",
-    "share",
-    "activations",
-    "read",
-    "written",
-    "FLOPs a byte",
-)
+    "kind", "MACs", "share", "parameters", "activations", "read", "written", "FLOPs a byte", "operation", "input", "output"
+)  # fmt: skip
+WORDS = ("kind", "operation", "input", "output")
 
 
 def layer_table(document: Mapping[str, Any], folded: bool = False) -> str:
     """A row a layer; a click on a heading sorts. Views are left out."""
     whole = max(1, document["totals"]["macs"])
     head = '<th class="text" scope="col">layer</th>'
-    head += "".join(f'<th{TEXT if i < 4 else ""} scope="col">{name}</th>' for i, name in enumerate(COLUMNS))
+    head += "".join(f'<th{TEXT if name in WORDS else ""} scope="col">{name}</th>' for name in COLUMNS)
     rows = []
     for layer in document["layers"]:
         if layer["kind"] == "view":
             continue
-        shapes = [" ".join(units.shape(tuple(s)) for s in layer[key]) for key in ("inputs", "outputs")]
-        cells = [f'<th class="text" scope="row">{escape(layer["name"])}</th>']
-        cells += [f"<td{TEXT}>{escape(text)}</td>" for text in (layer["kind"], layer["op"], *shapes)]
-        cells += [_number(layer["parameters"]), _number(layer["macs"])]
-        cells.append(_value(layer["macs"], f"{100 * layer['macs'] / whole:.2f} %"))
-        cells.append(_number(layer["activations"]))
+        cells = [f'<th class="text" scope="row">{escape(layer["name"])}</th><td{TEXT}>{layer["kind"]}</td>']
+        cells += [_number(layer["macs"]), _value(layer["macs"], f"{100 * layer['macs'] / whole:.2f} %")]
+        cells += [_number(layer["parameters"]), _number(layer["activations"])]
         cells += [_value(layer[key], units.bytes_(layer[key])) for key in ("bytes_read", "bytes_written")]
         cells.append(_value(layer["intensity"], f"{layer['intensity']:.3g}"))
+        shapes = [" ".join(units.shape(tuple(s)) for s in layer[key]) for key in ("inputs", "outputs")]
+        cells += [f"<td{TEXT}>{escape(text)}</td>" for text in (layer["op"], *shapes)]
         rows.append(f"<tr>{''.join(cells)}</tr>")
     text = f'<table class="sortable"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
     text = f'<div class="scroll" role="region" aria-label="Layers" tabindex="0">{text}</div>'
