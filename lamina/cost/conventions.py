@@ -352,10 +352,17 @@ VIEWS: dict[str, View] = {
 }  # fmt: skip
 
 
+def sees_modules(workload: Workload) -> bool:
+    """Whether the record is of torch modules, which the tools count; an ONNX graph has none."""
+    return workload.lifetime_rule == "eager"
+
+
 def view(workload: Workload, tool: str) -> Figure:
     """The figures that `tool`, a name in `VIEWS`, prints for this network and input."""
     if tool not in VIEWS:
         raise InputError(f"no view {tool!r}: there are {', '.join(VIEWS)}")
+    if not sees_modules(workload):
+        raise InputError(f"{workload.name}: {tool} counts torch modules, and an ONNX graph has none")
     rules = VIEWS[tool]
     parts: Counts = {}
     if rules.whole is not None:

@@ -82,7 +82,7 @@ def candidates(workload: Workload, auxiliary: Workload | None = None) -> list[Co
         found.append(Convention("FLOPs (2 a MAC), with the auxiliary heads", "operations", total.flops))
         found.append(Convention("parameters, with the auxiliary heads", "parameters", total.parameters))
     found = _distinct(found)
-    for tool in conventions.VIEWS:
+    for tool in conventions.VIEWS if conventions.sees_modules(workload) else ():
         figure = conventions.view(workload, tool)
         counts: dict[str, tuple[Quantity, int | None]] = {
             f"{tool} (count)": ("operations", figure.macs),
