@@ -21,13 +21,15 @@ _PUBLIC = {
     "features": ("lamina.zoo.features", "features"),
     "trace": ("lamina.cost.trace", "trace"),
     "register": ("lamina.cost.custom", "register"),
+    "compare": ("lamina.cost.compare", "compare"),
     "run": ("lamina.infer.session", "run"),
     "eval": ("lamina.infer.evaluate", "evaluate"),
     "grow": ("lamina.scale.depth", "grow"),
 }
-__all__ = ["Workload", "build", "eval", "features", "grow", "load", "names", "register", "run", "spec", "trace"]
+__all__ = ["Workload", "build", "compare", "eval", "features", "grow", "load", "names", "register", "run", "spec", "trace"]
 
 if TYPE_CHECKING:
+    from lamina.cost.compare import compare
     from lamina.cost.custom import register
     from lamina.cost.trace import trace
     from lamina.infer.evaluate import evaluate as eval

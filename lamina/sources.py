@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lamina import units
-from lamina.errors import InputError
+from lamina.errors import InputError, LaminaError
 from lamina.workload import Workload
 from lamina.zoo import registry
 
@@ -39,10 +39,6 @@ class Input:
 
     shape: Shape
     tokens: bool = False
-
-    @property
-    def picture(self) -> bool:
-        return not self.tokens and len(self.shape) >= 4
 
 
 @dataclass(frozen=True)
@@ -74,27 +70,12 @@ class Source:
         for name, shape in (inputs or {}).items():
             if name is None:
                 first = known[0] if known else "input"
-                alike = [n for n, i in self.inputs.items() if i.tokens and self.inputs[first].tokens]
+                alike = [n for n, i in self.inputs.items() if i.tokens and first in self.inputs and self.inputs[first].tokens]
                 shapes |= dict.fromkeys([first, *alike], shape)
             elif name not in known:
                 raise InputError(f"{self.name} has no input {name!r}: it takes {', '.join(known)}")
             else:
                 shapes[name] = shape
-        return shapes
-
-    def resized(self, batch: int | None = None, resolution: int | None = None, length: int | None = None) -> dict[str, Shape]:
-        """The default shapes with another batch, side of the pictures or number of tokens, for `workload`."""
-        for wanted, what, has in (
-            (resolution, "pictures", [i for i in self.inputs.values() if i.picture]),
-            (length, "tokens", [i for i in self.inputs.values() if i.tokens]),
-        ):
-            if wanted is not None and not has:
-                raise InputError(f"{self.name} takes no {what}")
-        shapes: dict[str, Shape] = {}
-        for name, default in self.inputs.items():
-            shape = default.shape if batch is None else (batch, *default.shape[1:])
-            shape = (*shape[:-2], resolution, resolution) if resolution is not None and default.picture else shape
-            shapes[name] = (*shape[:-1], length) if length is not None and default.tokens else shape
         return shapes
 
     def arguments(self) -> dict[str, bool]:
@@ -106,13 +87,19 @@ class Source:
         return {p.name: p.default is p.empty for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
 
     def workload(
-        self, inputs: Shapes | None = None, dtype: str | None = None, past: int = 0, name: str | None = None
+        self,
+        inputs: Shapes | None = None,
+        dtype: str | None = None,
+        past: int = 0,
+        name: str | None = None,
+        training: bool = False,
     ) -> Workload:
         """The `Workload` of one forward pass on inputs of these shapes (by default the network's own), with weights and
         activations of `dtype` (torch's name for it; float32), or of a generation step of a language model behind `past`
-        tokens. An ONNX file has its own types and names. Raises `InputError`, one line."""
+        tokens. With `training` in training mode. An ONNX file has its own types and names, and infers only. Raises
+        `InputError`, one line."""
         if self.path is not None:
-            return self._graph(inputs, dtype, past)
+            return self._graph(inputs, dtype, past, training)
         import torch
 
         from lamina.cost.trace import trace
@@ -127,11 +114,15 @@ class Source:
             self.module.to(kind)
         tensors = {n: torch.empty(s, dtype=self._dtype(n, kind), device="meta") for n, s in shapes.items()}
         try:
+            self.module.train(training)
             return self._trace(trace, tensors, past, name or self.name)
         except Exception as error:  # whatever the network's forward raises
             default = {n: i.shape for n, i in self.inputs.items()}
             expected = f"; it takes {written(default)}" if default and shapes != default and not past else ""
-            raise InputError(f"{self.name} on {written(shapes)}: {first_line(error)}{expected}") from error
+            kind_of = LaminaError if isinstance(error, LaminaError) and not isinstance(error, InputError) else InputError
+            raise kind_of(f"{self.name} on {written(shapes)}: {first_line(error)}{expected}") from error
+        finally:
+            self.module.eval()
 
     def _trace(self, trace: Any, tensors: dict[str, "torch.Tensor"], past: int, name: str) -> Workload:
         known = {} if self.inputs else self.arguments()
@@ -149,8 +140,10 @@ class Source:
         if past:
             raise InputError(f"{self.name}: only a language model of transformers (hf:...) has a past to continue")
 
-    def _graph(self, inputs: Shapes | None, dtype: str | None, past: int) -> Workload:
+    def _graph(self, inputs: Shapes | None, dtype: str | None, past: int, training: bool) -> Workload:
         self._check_past(past)
+        if training:
+            raise InputError(f"{self.name}: an ONNX file is for inference; training memory needs the network itself")
         if dtype is not None:
             raise InputError(f"{self.name}: an ONNX file has its own types: leave --dtype out")
         assert self.path is not None

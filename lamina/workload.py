@@ -135,6 +135,12 @@ class Layer:
         return sum(nest.macs * sum(needs.get(x, flows) for x in nest.operands[:2]) for nest in self.loops) if flows else 0
 
     @property
+    def intensity(self) -> float:
+        """Arithmetic intensity: FLOPs (two a MAC) per byte read or written (Williams, Waterman & Patterson 2009, with every
+        input, weight and output moved once); 0 where nothing is moved."""
+        return _intensity(self)
+
+    @property
     def activations(self) -> int:
         """The elements of the outputs of convolutions, linear layers and matrix products."""
         return sum(t.numel for t in self.outputs) if self.loops else 0
@@ -207,8 +213,13 @@ class Totals:
 
     @property
     def intensity(self) -> float:
-        """Arithmetic intensity: MACs per byte read or written (FLOPs per byte are twice that)."""
-        return self.macs / max(1, self.bytes_read + self.bytes_written)
+        """Arithmetic intensity: see `Layer`."""
+        return _intensity(self)
+
+
+def _intensity(counted: "Layer | Totals") -> float:
+    moved = counted.bytes_read + counted.bytes_written
+    return 2 * counted.macs / moved if moved else 0.0
 
 
 @dataclass(frozen=True, slots=True)

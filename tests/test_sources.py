@@ -87,7 +87,6 @@ def test_a_name_of_the_zoo():
     half = source.workload(dtype="bfloat16", name="mine")
     assert (half.name, half.layers[0].outputs[0].dtype) == ("mine", "bfloat16")
     assert source.workload() == resolve("resnet18").workload()  # and the types are the default ones again
-    assert source.resized(batch=4, resolution=64) == {"x": (4, 3, 64, 64)}
     assert refused("resnet19").startswith("no network is called 'resnet19'; the nearest are resnet1")
 
 
@@ -96,11 +95,9 @@ def test_the_transformer_takes_two_sequences():
     names = list(source.inputs)
     assert source.tokens and len(names) == 2
     both = source.shapes({None: (2, 7)})
-    assert both == dict.fromkeys(names, (2, 7)) == source.shapes(source.resized(2, length=7))
+    assert both == dict.fromkeys(names, (2, 7))
     assert source.shapes({names[1]: (1, 5)})[names[0]] == source.input
     assert source.workload(both).inputs[1].shape == (2, 7)
-    with pytest.raises(InputError, match="transformer_base takes no pictures"):
-        source.resized(resolution=64)
 
 
 def test_wrong_shapes_name_the_layer_and_what_fits():
@@ -109,8 +106,6 @@ def test_wrong_shapes_name_the_layer_and_what_fits():
         source.workload({None: (1, 3, 32, 16)})
     with pytest.raises(InputError, match=r"^vit_b_32 has no input 'picture': it takes "):
         source.workload({"picture": (1, 3, 224, 224)})
-    with pytest.raises(InputError, match="vit_b_32 takes no tokens"):
-        source.resized(length=4)
     with pytest.raises(InputError, match="only a language model of transformers"):
         source.workload(past=3)
 

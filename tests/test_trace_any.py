@@ -506,7 +506,7 @@ def test_parameters_by_type_and_buffers():
     assert work.parameters_by_dtype == {"bfloat16": 40, "float32": 16 + 18}
     assert (total.trainable, total.parameter_bytes) == (34, 2 * 40 + 4 * 34)
     assert (work.buffers, work.buffer_bytes) == (8 + 8 + 1, 4 * 16 + 8)
-    assert total.intensity == total.macs / (total.bytes_read + total.bytes_written)
+    assert total.intensity == total.flops / (total.bytes_read + total.bytes_written)
     summary = work.summary()
     assert summary["parameters_active"] == total.parameters
     assert summary["parameters_trainable"] == 34

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lamina import __version__
-from lamina.cli import cost, demo, evaluate, lecture, listing, run, show, table, train, translate
+from lamina.cli import compare, cost, demo, evaluate, lecture, listing, run, show, table, train, translate
 from lamina.errors import InputError, LaminaError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command("show")(show.show)
 app.command("table")(table.table)
 app.command("lecture")(lecture.lecture)
 app.command("cost")(cost.cost)
+app.command("compare")(compare.compare)
 app.command("run")(run.run)
 app.command("translate")(translate.translate)
 app.command("train")(train.train)

@@ -4,11 +4,30 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
 
-from lamina.errors import LaminaError
+from lamina.errors import InputError, LaminaError
+
+if TYPE_CHECKING:
+    from lamina.report.plot import Plot
+
+P = ParamSpec("P")
+
+
+def in_folder(path: Path | None) -> Path | None:
+    """Refuse a file whose folder is not there before any work is done."""
+    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        raise InputError(f"{path} cannot be written: it is a folder" if path.is_dir() else f"{path.parent}: no such folder")
+    return path
+
+
+def plot_file(path: Path | None) -> Path | None:
+    if path is not None and path.suffix.lower() not in (".png", ".svg"):
+        raise InputError(f"--plot {path}: a plot's file ends in .png or .svg")
+    return in_folder(path)
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Image = Annotated[
@@ -18,6 +37,12 @@ Image = Annotated[
     ),
 ]
 Weights = Annotated[str | None, typer.Option("--weights", metavar="FILE|TAG", help="A weight file, or a tag of `lamina show`.")]
+PlotFile = Annotated[
+    Path | None, typer.Option("--plot", metavar="FILE.png|svg", callback=plot_file, help="Write a plot to this file.")
+]
+HtmlFile = Annotated[
+    Path | None, typer.Option("--html", metavar="FILE", callback=in_folder, help="Write a page that stands alone to this file.")
+]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda or mps (only the CPU has been tested so far).")]
 
 
@@ -25,16 +50,26 @@ def print_json(document: Any) -> None:
     print(json.dumps(document, indent=1))
 
 
+def write_plot(path: Path, draw: "Plot[P]", *args: P.args, **kwargs: P.kwargs) -> None:
+    """Draw the plot in the form that the file's name ends in."""
+    svg = path.suffix.lower() == ".svg"
+    write_file(path, draw(*args, **kwargs).encode() if svg else draw.png(*args, **kwargs))
+
+
 def write_text(path: Path, text: str) -> None:
+    write_file(path, text.encode("utf-8"))
+
+
+def write_file(path: Path, content: bytes) -> None:
     """Write a file beside its place and rename it: a full disk leaves no half of it, and an older file as it was."""
     temporary = None
     try:
         if path.exists() and not path.is_file():  # a device or a pipe: nothing to rename
-            path.write_text(text, encoding="utf-8")
+            path.write_bytes(content)
             return
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False, encoding="utf-8") as file:
+        with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=path.name, delete=False) as file:
             temporary = Path(file.name)
-            file.write(text)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o644)

@@ -1,4 +1,5 @@
-"""Plots as SVG text. Each function returns one `<svg>` element that stands in a file or inline in a page.
+"""Plots as SVG text. Each plot, when called, returns one `<svg>` element that stands in a file or inline in a page; its
+`png` returns the bytes of a picture on white.
 
 Text stays text, the background is transparent and ink is `currentColor`, so that a figure takes on the colour of the
 page around it; in a file of its own it is dark on a light screen and light on a dark one. Equal input gives equal
@@ -7,9 +8,9 @@ text, whatever matplotlib's configuration is. matplotlib is imported when the fi
 
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec
 
 from lamina import units
 from lamina.workload import Workload
@@ -21,7 +22,13 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours for all kinds of colour vision (https://jfly.uni-koeln.de/color/), brought to one lightness so
 # that each has a contrast of at least 3 to a white page and to a dark one.
 COLOURS = ("#2f7fc1", "#d55e00", "#009e73", "#c0609a", "#a87900", "#8068c8", "#7f7f7f", "#2a93a5", "#b5544f", "#6f8f2f")
-KINDS: dict[str, str] = dict(zip(("conv", "linear", "matmul"), COLOURS, strict=False))
+KINDS: dict[str, str] = dict(
+    zip(
+        ("conv", "linear", "matmul", "norm", "activation", "softmax", "elementwise", "pool", "embedding", "copy"),
+        COLOURS,
+        strict=True,
+    )
+)
 INK = "#010203"  # stands for currentColor until the figure is text
 FONT = "DejaVu Sans"  # comes with matplotlib: the layout is the same everywhere; wide, so that other fonts fit too
 
@@ -38,7 +45,29 @@ NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 THEME = "svg{color:#222}@media screen and (prefers-color-scheme:dark){svg{color:#ddd}}"
 
 
-def layer_bars(workload: Workload, title: str) -> str:
+P = ParamSpec("P")
+
+
+class Plot(Generic[P]):
+    """A function that draws a figure, made one that returns it as SVG text."""
+
+    def __init__(self, draw: "Callable[P, Figure]"):
+        self.draw = draw
+        self.__doc__ = draw.__doc__
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> str:
+        with _style():
+            return _svg(self.draw(*args, **kwargs))
+
+    def png(self, *args: P.args, **kwargs: P.kwargs) -> bytes:
+        with _style():
+            data = io.BytesIO()
+            self.draw(*args, **kwargs).savefig(data, format="png", dpi=200, transparent=False, metadata={"Software": None})
+            return data.getvalue()
+
+
+@Plot
+def layer_bars(workload: Workload, title: str) -> "Figure":
     """Weights (no biases, no norms) and MACs of each convolution, linear layer and matrix product, in order of execution."""
     layers = [layer for layer in workload.layers if layer.loops]
     weights = [sum(w.numel for w in layer.weights if w.part == "weight") for layer in layers]
@@ -47,28 +76,28 @@ def layer_bars(workload: Workload, title: str) -> str:
     few, longest = len(layers) <= 16, max(map(len, names), default=0)
     flat = len(names) * longest <= 90
     kinds = list(dict.fromkeys(layer.kind for layer in layers))
-    with _style():
-        figure = _figure(6.4 if len(layers) <= 8 else 9.0, 4.2 if flat else 4.2 + 0.065 * longest)
-        axes = figure.subplots(2, 1, sharex=True)
-        figure.suptitle(title, x=0.01, ha="left")
-        for ax, values, quantity in zip(axes, (weights, macs), ("Weights", "MACs"), strict=True):
-            for kind in kinds:
-                at = [i for i, layer in enumerate(layers) if layer.kind == kind]
-                bars = ax.bar(at, [values[i] for i in at], 0.74, color=KINDS.get(kind, COLOURS[-1]), label=kind)
-                if few:
-                    ax.bar_label(bars, [human(values[i]) for i in at], padding=2, fontsize=7.5)
-            ax.set_title(f"{quantity} per layer, {human(sum(values))} in all")
-            ax.yaxis.set_major_formatter(lambda value, _: human(value))
-            ax.margins(x=0.01, y=0.12 if few else 0.05)
-            ax.grid(axis="y")
-            ax.tick_params(length=0)
-        if len(kinds) > 1:
-            axes[0].legend(loc="lower right", bbox_to_anchor=(1, 0.98), ncols=len(kinds), borderaxespad=0)
-        _label_columns(axes[1], names, range(len(names)), flat)
-        return _svg(figure)
+    figure = _figure(6.4 if len(layers) <= 8 else 9.0, 4.2 if flat else 4.2 + 0.065 * longest)
+    axes = figure.subplots(2, 1, sharex=True)
+    figure.suptitle(title, x=0.01, ha="left")
+    for ax, values, quantity in zip(axes, (weights, macs), ("Weights", "MACs"), strict=True):
+        for kind in kinds:
+            at = [i for i, layer in enumerate(layers) if layer.kind == kind]
+            bars = ax.bar(at, [values[i] for i in at], 0.74, color=KINDS.get(kind, COLOURS[-1]), label=kind)
+            if few:
+                ax.bar_label(bars, [human(values[i]) for i in at], padding=2, fontsize=7.5)
+        ax.set_title(f"{quantity} per layer, {human(sum(values))} in all")
+        ax.yaxis.set_major_formatter(lambda value, _: human(value))
+        ax.margins(x=0.01, y=0.12 if few else 0.05)
+        ax.grid(axis="y")
+        ax.tick_params(length=0)
+    if len(kinds) > 1:
+        axes[0].legend(loc="lower right", bbox_to_anchor=(1, 0.98), ncols=len(kinds), borderaxespad=0)
+    _label_columns(axes[1], names, range(len(names)), flat)
+    return figure
 
 
-def scatter(points: Sequence[tuple[str, str, float, int, float]]) -> str:
+@Plot
+def scatter(points: Sequence[tuple[str, str, float, int, float]]) -> "Figure":
     """Accuracy against cost: each point is (name, family, MACs, parameters, top-1 accuracy in percent). The area of a
     disc is in proportion to its parameters."""
     from matplotlib.lines import Line2D
@@ -77,63 +106,148 @@ def scatter(points: Sequence[tuple[str, str, float, int, float]]) -> str:
     colour = {family: COLOURS[i % len(COLOURS)] for i, family in enumerate(families)}
     largest = max((point[3] for point in points), default=1)
     area = 1100 / largest  # square points (matplotlib's unit of a marker's area) for one parameter
-    with _style():
-        figure = _figure(9.0, 5.4, constrained=False)
-        ax = figure.add_axes((0.075, 0.1, 0.74, 0.87))
-        # Large discs first: a small one is never hidden.
-        for _, family, macs, parameters, top1 in sorted(points, key=lambda point: -point[3]):
-            ax.scatter(macs, top1, s=area * parameters, color=[(colour[family], 0.6)], edgecolor=colour[family], linewidth=0.8)
-        ax.scatter([p[2] for p in points], [p[4] for p in points], s=3, color=INK, linewidth=0)
-        ax.set_xscale("log")
-        ax.margins(x=0.09, y=0.1)
-        ax.set(xlabel="MACs for one image", ylabel="top-1 accuracy, %")
-        ax.xaxis.set_major_formatter(lambda value, _: human(value))
-        ax.xaxis.set_minor_formatter(lambda value, _: human(value) if f"{value:e}"[0] in "25" else "")
-        ax.tick_params(length=0, which="both")
-        ax.grid(which="major")
-        _place_labels(ax, points, area)
-        dots = [Line2D([], [], marker="o", linestyle="", markersize=7, color=colour[f], label=f) for f in families]
-        figure.legend(handles=dots, title="Family", loc="upper left", bbox_to_anchor=(0.83, 0.98), alignment="left")
-        sizes = dict.fromkeys(float(f"{largest * share:.0e}") for share in (0.04, 0.2, 0.8))  # one digit: 5M, 30M, 100M
-        discs = [
-            Line2D([], [], marker="o", linestyle="", markersize=math.sqrt(area * size), label=human(size),
-                   markerfacecolor="none", markeredgecolor=INK, markeredgewidth=0.6)
-            for size in sizes
-        ]  # fmt: skip
-        figure.legend(handles=discs, title="Parameters", loc="lower left", bbox_to_anchor=(0.83, 0.09), alignment="left",
-                      labelspacing=2.4, handlelength=4.5, borderpad=1.4)  # fmt: skip
-        return _svg(figure)
+    figure = _figure(9.0, 5.4, constrained=False)
+    ax = figure.add_axes((0.075, 0.1, 0.74, 0.87))
+    # Large discs first: a small one is never hidden.
+    for _, family, macs, parameters, top1 in sorted(points, key=lambda point: -point[3]):
+        ax.scatter(macs, top1, s=area * parameters, color=[(colour[family], 0.6)], edgecolor=colour[family], linewidth=0.8)
+    ax.scatter([p[2] for p in points], [p[4] for p in points], s=3, color=INK, linewidth=0)
+    ax.set_xscale("log")
+    ax.margins(x=0.09, y=0.1)
+    ax.set(xlabel="MACs for one image", ylabel="top-1 accuracy, %")
+    ax.xaxis.set_major_formatter(lambda value, _: human(value))
+    ax.xaxis.set_minor_formatter(lambda value, _: human(value) if f"{value:e}"[0] in "25" else "")
+    ax.tick_params(length=0, which="both")
+    ax.grid(which="major")
+    _place_labels(ax, points, area)
+    dots = [Line2D([], [], marker="o", linestyle="", markersize=7, color=colour[f], label=f) for f in families]
+    figure.legend(handles=dots, title="Family", loc="upper left", bbox_to_anchor=(0.83, 0.98), alignment="left")
+    sizes = dict.fromkeys(float(f"{largest * share:.0e}") for share in (0.04, 0.2, 0.8))  # one digit: 5M, 30M, 100M
+    discs = [
+        Line2D([], [], marker="o", linestyle="", markersize=math.sqrt(area * size), label=human(size),
+               markerfacecolor="none", markeredgecolor=INK, markeredgewidth=0.6)
+        for size in sizes
+    ]  # fmt: skip
+    figure.legend(handles=discs, title="Parameters", loc="lower left", bbox_to_anchor=(0.83, 0.09), alignment="left",
+                  labelspacing=2.4, handlelength=4.5, borderpad=1.4)  # fmt: skip
+    return figure
 
 
-def heatmap(rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequence[float]], title: str) -> str:
+@Plot
+def heatmap(rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequence[float]], title: str) -> "Figure":
     """Shares between 0 and 1 as percent, one list a row; nan leaves its cell empty. Up to 16 columns print the numbers."""
     import matplotlib
 
     names = [_shorten(column) for column in columns]
     few, longest = len(names) <= 16, max(map(len, names), default=0)
     flat = len(names) * longest <= 85
-    with _style():
-        figure = _figure(9.0 if len(names) > 8 else 6.4, 0.95 + 0.4 * len(rows) + (0 if flat else 0.065 * longest))
-        ax = figure.subplots()
-        colours = matplotlib.colormaps["viridis"].resampled(48)  # from 50 on, the colour bar would be a raster image
-        mesh = ax.pcolormesh(values, cmap=colours, vmin=0, vmax=1, edgecolor="none", antialiased=False)
-        for y, row in enumerate(values if few else ()):
-            for x, value in enumerate(row):
-                if not math.isnan(value):
-                    ink = "#ffffff" if value < 0.55 else "#000000"
-                    ax.text(x + 0.5, y + 0.5, f"{100 * value:.0f}", ha="center", va="center", color=ink, fontsize=8.5)
-        bar = figure.colorbar(mesh, ax=ax, ticks=[0, 0.25, 0.5, 0.75, 1], format=lambda v, _: f"{100 * v:.0f} %", aspect=12)
-        bar.outline.set_visible(False)
-        if bar.solids is not None:
-            bar.solids.set_edgecolor("face")  # no seams
-        figure.suptitle(title, x=0.01, ha="left")
-        ax.invert_yaxis()
-        ax.set_yticks([y + 0.5 for y in range(len(rows))], rows)
-        _label_columns(ax, names, [x + 0.5 for x in range(len(names))], flat)
-        for axis in (ax, bar.ax):
-            axis.tick_params(length=0)
-        ax.spines[:].set_visible(False)
-        return _svg(figure)
+    figure = _figure(9.0 if len(names) > 8 else 6.4, 0.95 + 0.4 * len(rows) + (0 if flat else 0.065 * longest))
+    ax = figure.subplots()
+    colours = matplotlib.colormaps["viridis"].resampled(48)  # from 50 on, the colour bar would be a raster image
+    mesh = ax.pcolormesh(values, cmap=colours, vmin=0, vmax=1, edgecolor="none", antialiased=False)
+    for y, row in enumerate(values if few else ()):
+        for x, value in enumerate(row):
+            if not math.isnan(value):
+                ink = "#ffffff" if value < 0.55 else "#000000"
+                ax.text(x + 0.5, y + 0.5, f"{100 * value:.0f}", ha="center", va="center", color=ink, fontsize=8.5)
+    bar = figure.colorbar(mesh, ax=ax, ticks=[0, 0.25, 0.5, 0.75, 1], format=lambda v, _: f"{100 * v:.0f} %", aspect=12)
+    bar.outline.set_visible(False)
+    if bar.solids is not None:
+        bar.solids.set_edgecolor("face")  # no seams
+    figure.suptitle(title, x=0.01, ha="left")
+    ax.invert_yaxis()
+    ax.set_yticks([y + 0.5 for y in range(len(rows))], rows)
+    _label_columns(ax, names, [x + 0.5 for x in range(len(names))], flat)
+    for axis in (ax, bar.ax):
+        axis.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    return figure
+
+
+@Plot
+def kinds(names: Sequence[str], quantities: Mapping[str, Sequence[Mapping[str, int]]]) -> "Figure":
+    """For each quantity ("MACs", ...) one bar a network, parted by kind of layer: `quantities` maps it to each network's
+    counts by kind."""
+    shown = {k for rows in quantities.values() for row in rows for k, n in row.items() if n}
+    present = [k for k in KINDS if k in shown] + sorted(shown - set(KINDS))
+    height = 0.34 * len(names) + 0.75
+    figure = _figure(9.0, len(quantities) * height + 0.5)
+    axes = figure.subplots(len(quantities), 1, squeeze=False)[:, 0]
+    for ax, (quantity, rows) in zip(axes, quantities.items(), strict=True):
+        starts = [0.0] * len(names)
+        for kind in present:
+            sizes = [row.get(kind, 0) for row in rows]
+            if any(sizes):
+                ax.barh(range(len(names)), sizes, 0.62, left=starts, color=KINDS.get(kind, COLOURS[-2]))
+                starts = [start + size for start, size in zip(starts, sizes, strict=True)]
+        for y, end in enumerate(starts):
+            ax.annotate(human(end), (end, y), (4, 0), textcoords="offset points", va="center", fontsize=8)
+        ax.set_title(quantity)
+        ax.set_yticks(range(len(names)), [_shorten(name) for name in names])
+        ax.set_xlim(0, 1.1 * max([*starts, 1]))
+        ax.set_ylim(len(names) - 0.45, -0.55)
+        ax.xaxis.set_major_formatter(lambda value, _: human(value))
+        ax.tick_params(length=0)
+        ax.grid(axis="x")
+    _kind_legend(figure, present)
+    return figure
+
+
+@Plot
+def profile(workload: Workload, live: Sequence[int], title: str) -> "Figure":
+    """MACs, bytes moved and live activations (`live`, bytes while each layer runs) along the layers, in order of execution;
+    views are left out."""
+    at = [i for i, layer in enumerate(workload.layers) if layer.kind != "view"]
+    layers = [workload.layers[i] for i in at]
+    shown = {layer.kind for layer in layers}
+    present = [k for k in KINDS if k in shown] + sorted(shown - set(KINDS))
+    figure = _figure(9.0, 5.6)
+    axes = figure.subplots(3, 1, sharex=True)
+    figure.suptitle(title, x=0.01, ha="left")
+    moved = [layer.bytes_read + layer.bytes_written for layer in layers]
+    for ax, values, unit in ((axes[0], [layer.macs for layer in layers], ""), (axes[1], moved, "B")):
+        for kind in present:
+            places = [x for x, layer in enumerate(layers) if layer.kind == kind]
+            ax.bar(places, [values[x] for x in places], 1.0, color=KINDS.get(kind, COLOURS[-2]))
+        ax.yaxis.set_major_formatter(lambda value, _, unit=unit: human(value) + unit)
+    axes[2].fill_between(range(len(at)), [live[i] for i in at], step="mid", color=COLOURS[7], alpha=0.75, linewidth=0)
+    axes[2].yaxis.set_major_formatter(lambda value, _: human(value) + "B")
+    peak = human(workload.peak_activation_bytes)
+    names = ("MACs", "Bytes read and written", f"Live activations while the layer runs, {peak}B at most")
+    for ax, name in zip(axes, names, strict=True):
+        ax.set_title(name)
+        ax.margins(x=0.005)
+        ax.set_ylim(bottom=0)
+        ax.grid(axis="y")
+        ax.tick_params(length=0)
+    axes[2].set_xlabel(f"the {len(at)} layers in order of execution")
+    _kind_legend(figure, present)
+    return figure
+
+
+@Plot
+def growth(axis: str, sizes: Sequence[int], series: Mapping[str, Sequence[int]], title: str) -> "Figure":
+    """Each quantity of `series` (bytes where its name says memory) over the sizes of an input's axis."""
+    figure = _figure(9.0, 3.4)
+    axes = figure.subplots(1, len(series), squeeze=False)[0]
+    figure.suptitle(title, x=0.01, ha="left")
+    for ax, colour, (name, values) in zip(axes, COLOURS, series.items(), strict=False):
+        unit = "B" if "memory" in name else ""
+        ax.plot(sizes, values, color=colour, marker="o" if len(sizes) <= 40 else None, markersize=3.5, linewidth=1.4)
+        ax.set_title(name)
+        ax.set_xlabel(axis)
+        ax.set_ylim(bottom=0)
+        ax.yaxis.set_major_formatter(lambda value, _, unit=unit: human(value) + unit)
+        ax.grid()
+        ax.tick_params(length=0)
+    return figure
+
+
+def _kind_legend(figure: "Figure", present: Sequence[str]) -> None:
+    from matplotlib.patches import Patch
+
+    patches = [Patch(color=KINDS.get(kind, COLOURS[-2]), label=kind) for kind in present]
+    figure.legend(handles=patches, loc="outside lower left", ncols=min(9, len(patches)))
 
 
 def human(count: float) -> str:

@@ -72,7 +72,7 @@ def stages(workload: Workload, names: Sequence[tuple[str, str]]) -> Table:
 
 def _costs(first: str, groups: Iterable[tuple[str, str, Totals]], total: Totals) -> Table:
     """Rows of (name, output shape, totals); kinds have no output."""
-    columns = [first, "output", "parameters", "MACs", "of MACs", "activations", "read", "written"]
+    columns = [first, "output", "parameters", "MACs", "of MACs", "activations", "read", "written", "FLOPs/byte"]
     if first == "kind":
         columns.remove("output")
 
@@ -80,6 +80,7 @@ def _costs(first: str, groups: Iterable[tuple[str, str, Totals]], total: Totals)
         share = f"{100 * t.macs / total.macs:.1f} %" if total.macs and t.macs else ""
         cells = [name, shape, _count(t.parameters), _count(t.macs), share, _count(t.activations)]
         cells += [units.bytes_(t.bytes_read) if t.bytes_read else "", units.bytes_(t.bytes_written) if t.bytes_written else ""]
+        cells.append(f"{t.intensity:.3g}" if t.macs else "")
         if first == "kind":
             del cells[1]
         return cells
