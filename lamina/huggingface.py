@@ -143,7 +143,7 @@ def _fetch(model: str, where: str) -> Path:
             try:
                 return Path(hf_hub_download(where, "config.json", local_files_only=local))
             except (OSError, ValueError) as error:  # all of the library's errors are one of them
-                reason = first_line(error)
+                reason = reason if local else first_line(error)
     raise LaminaError(f"{model}: its config.json is not in the cache and cannot be fetched ({reason}); give hf:DIRECTORY")
 
 
