@@ -90,7 +90,8 @@ def train(
             torch.manual_seed(recipe.seed)
             samples = task(recipe, data)
             try:
-                module = build(recipe.network, **recipe.changes)
+                # A list of a TOML file stands for a tuple.
+                module = build(recipe.network, **{k: tuple(v) if isinstance(v, list) else v for k, v in recipe.changes.items()})
             except TypeError as error:  # a string for a number
                 raise InputError(f"recipe: {recipe.network} cannot be built with these changes ({error})") from error
             check(module, samples, recipe)

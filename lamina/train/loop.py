@@ -232,7 +232,7 @@ class Run:
         with self.world.together():
             if self.world.rank == 0:
                 checkpoint.save(self.checkpoints, self.step, files)
-                checkpoint.retain(self.checkpoints, self.recipe.keep, self.best["step"] if self.best else None, self.step)
+                self._retain()
 
     def resume(self) -> bool:
         """Go on from the newest complete checkpoint; whether there was one."""
@@ -241,7 +241,13 @@ class Run:
         if step is None:
             return False
         self._restore(self._named(step))
+        with self.world.together():
+            if self.world.rank == 0:
+                self._retain()
         return True
+
+    def _retain(self) -> None:
+        checkpoint.retain(self.checkpoints, self.recipe.keep, self.best["step"] if self.best else None, self.step)
 
     def _named(self, step: int) -> checkpoint.Checkpoint:
         return checkpoint.Checkpoint(self.checkpoints / f"step-{step:08d}", step)
