@@ -160,7 +160,8 @@ def test_a_damaged_checkpoint_is_trained_anew(recipe, made, tmp_path):
 
 def test_accumulated_steps_are_whole_ones(run):
     """Parts of unequal size (16 in 3, the last batch of 2 in 2) weigh as many samples as they have."""
-    one, parts = run(), run("accumulate=3")
+    sgd = ("optimizer.name=sgd", "optimizer.lr=0.1")  # Adam would blow up the rounding of gradients that are nothing else
+    one, parts = run(*sgd), run("accumulate=3", *sgd)
     for epoch in range(2):
         for index in one.task.batches(epoch):
             a, b = one._step(index, epoch), parts._step(index, epoch)
@@ -182,12 +183,8 @@ def test_channels_last_changes_nothing_but_rounding(tmp_path, monkeypatch):
         for index in it.task.batches(0):
             it._step(index, 0)
             it.step += 1
-        assert (
-            it.module.state_dict()["stem.weight" if "stem.weight" in it.module.state_dict() else "conv1.weight"].is_contiguous(
-                memory_format=torch.channels_last
-            )
-            or channels_last == "false"
-        )
+        filters = next(p for p in it.module.parameters() if p.ndim == 4 and p.shape[1] > 1)
+        assert filters.is_contiguous(memory_format=torch.channels_last) == (channels_last == "true")
         ends.append(it.module.state_dict())
     for name, value in ends[0].items():
         torch.testing.assert_close(value, ends[1][name], rtol=1e-3, atol=1e-4)
@@ -197,7 +194,7 @@ def test_clipping(run):
     it = run("clip=0.01", "optimizer.name=sgd", "optimizer.lr=1.0", "optimizer.momentum=0.0", "schedule.warmup=0")
     before = [p.detach().clone() for p in it.module.parameters()]
     it._step(it.task.batches(0)[0], 0)
-    moved = math.sqrt(sum(float((p - q).square().sum()) for p, q in zip(it.module.parameters(), before, strict=True)))
+    moved = math.sqrt(sum(float((p.detach() - q).square().sum()) for p, q in zip(it.module.parameters(), before, strict=True)))
     assert moved == pytest.approx(0.01 * it.lr(0), rel=1e-3)
 
 

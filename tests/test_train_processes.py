@@ -15,7 +15,9 @@ from lamina.zoo import registry
 from tests import training
 
 # 33 pictures: batches of 16, 16 and 1, so that the second process has no part of the last one.
-PICTURES = ("samples=33", "validation=7", "accumulate=2", "clip=0.5", "ema=0.9", "save_steps=2")
+# SGD: Adam would blow up the rounding of gradients that are nothing else (of the keys' biases).
+SGD = ("optimizer.name=sgd", "optimizer.lr=0.1")
+PICTURES = (*SGD, "samples=33", "validation=7", "accumulate=2", "clip=0.5", "ema=0.9", "save_steps=2")
 
 
 @pytest.fixture
@@ -64,7 +66,7 @@ def test_two_processes_are_one_for_text(shard, tmp_path):
 def test_three_processes_and_a_batch_of_two(pictures, tmp_path):
     """More processes than samples in any part, and none of some validation pictures for one of them."""
     recipe, made = pictures
-    settings = ("samples=7", "batch=2", "validation=2", "epochs=1")
+    settings = (*SGD, "samples=7", "batch=2", "validation=2", "epochs=1")
     assert training.call(training.train, recipe, tmp_path / "one", made, settings) == 0
     assert training.together(3, recipe, tmp_path / "three", made, settings) == [0, 0, 0]
     close(tmp_path / "one", tmp_path / "three", 1e-4)
@@ -114,12 +116,12 @@ def test_the_command_starts_processes(pictures, tmp_path):
     """Through torch's own launcher: one document on standard output, nothing on standard error."""
     recipe, made = pictures
     log, out = tmp_path / "log", tmp_path / "run"
-    line = f"train {recipe} --out {out} --nproc 2 --json --threads 1"
+    line = f"train {recipe} --out {out} --nproc 2 --json --threads 1 --set optimizer.name=sgd"
     assert training.call(training.command, line, made, log) == 0, log.with_suffix(".err").read_text()
     assert log.with_suffix(".err").read_text() == ""
     result = json.loads(log.with_suffix(".out").read_text())
     assert result["step"] == 8 and result["test"]["count"] == 30
-    assert training.call(training.train, recipe, tmp_path / "one", made) == 0
+    assert training.call(training.train, recipe, tmp_path / "one", made, ("optimizer.name=sgd",)) == 0
     close(tmp_path / "one", out, 1e-4)
 
 
