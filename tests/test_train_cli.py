@@ -43,7 +43,9 @@ def refused(run):
         found, out, err = run(line)
         assert found == code, (out, err)
         assert out == ""
-        assert err.startswith("lamina: ") and err.count("\n") == 1 and "Traceback" not in err and "unexpected" not in err
+        assert (
+            err.startswith("lamina: ") and err.count("\n") == 1 and "Traceback" not in err and "lamina: unexpected " not in err
+        )
         return err.removeprefix("lamina: ").rstrip()
 
     return call
@@ -164,7 +166,7 @@ def test_recipes_that_cannot_be(run, refused, tmp_path):
     error = refused("train tiny.toml --set 'changes={dept=2}' --out b", 2)
     assert "vit_mnist has no dept; what can be changed: " in error and "depth" in error
     assert "recipe: data is one of mnist, " in refused("train tiny.toml --set data=emnist --out c", 2)
-    assert "recipe: 50 validation and 1 training samples of 50" in refused("train tiny.toml --set validation=50 --out d", 2)
+    assert "50 validation and 1 training samples of 50" in refused("train tiny.toml --set validation=50 --out d", 2)
     assert "no such recipe" in refused("train tony", 2)
     assert "it has the form KEY=VALUE" in refused("train tiny.toml --set lr", 2)
     assert "epochs is a whole number" in refused("train tiny.toml --set epochs=two", 2)
@@ -233,9 +235,10 @@ def test_two_runs_in_one_folder(run, refused, tmp_path):
 def test_a_loss_that_is_not_finite(run, tmp_path):
     code, _, err = run("train tiny.toml --set optimizer.lr=1e30 --set epochs=9 --set save_steps=1")
     assert code == 1 and err.count("\n") == 1
-    assert re.match(r"lamina: the loss is (nan|inf) in step \d+ \(epoch \d\), at learning rate [\d.e+]+: a lower one, ", err), (
-        err
-    )
+    assert re.match(
+        r"lamina: the (loss is nan|loss is inf|weights are no longer finite) in step \d+ \(epoch \d\), at learning rate [\d.e+]+: a lower one, ",
+        err,
+    ), err
     assert re.search(r"(step-\d+ stands|there is no checkpoint before it)$", err.strip())
 
 
@@ -244,7 +247,7 @@ def test_devices_and_machines(refused):
         assert "--device cuda: this machine, or this torch, has none" in refused("train tiny.toml --device cuda", 2)
     assert "--nodes: say where the machines meet" in refused("train tiny.toml --nodes 2", 2)
     assert "--shard spreads a network over processes" in refused("train tiny.toml --shard", 2)
-    assert "0 is not in the range" in refused("train tiny.toml --nproc 0", 2)
+    assert "greater than or equal to 1" in refused("train tiny.toml --nproc 0", 2)
 
 
 def test_without_the_packages_for_text_and_events(run, refused, monkeypatch, tmp_path):

@@ -15,6 +15,10 @@ from lamina.errors import LaminaError
 
 CPU = torch.device("cpu")
 
+# Process groups, never let go of: were DistributedDataParallel the last to hold one, torch would wait for the group's thread
+# with the interpreter's lock in hand, which that thread may want to free a tensor, and the process would never end.
+_groups: list[Any] = []
+
 
 @dataclass(frozen=True)
 class World:
@@ -34,6 +38,7 @@ class World:
         if place.type == "cuda":
             torch.cuda.set_device(place)
         dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+        _groups.append(dist.group.WORLD)
         try:
             yield cls(dist.get_rank(), dist.get_world_size(), place)
         finally:
