@@ -155,8 +155,10 @@ def spawn(arguments: list[str], processes: Processes) -> None:
         launcher += ["--standalone"]
     os.environ.setdefault("OMP_NUM_THREADS", str(processes.threads or 1))  # all of a machine's processes share its cores
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # it would tell of each process's end
+    options = parse_args([*launcher, "-m", "lamina"])
+    options.training_script_args = arguments  # not parsed: it would take our --nproc for one of its own
     try:
-        run(parse_args([*launcher, "-m", "lamina", *arguments]))
+        run(options)
     except SignalException:  # it has been handed on, and they have saved
         raise Interrupted("stopped; what is saved is in the run's folder: go on with --resume") from None
     except ChildFailedError as error:
