@@ -62,15 +62,16 @@ def _list(rows: list[tuple[str, Any]]) -> None:
 
 def _logger(folder: Path, tensorboard: bool, quiet: bool) -> Any:
     """What is done with a row of metrics: a line for the person, and TensorBoard's events."""
+    open_events: Any = None
     if tensorboard:
         try:
-            from torch.utils.tensorboard import SummaryWriter
+            from torch.utils.tensorboard import SummaryWriter as open_events
         except ImportError as error:
             raise LaminaError("--tensorboard needs the tensorboard package: pip install 'lamina[logging]'") from error
 
     def log(row: dict[str, Any]) -> None:
-        if tensorboard:
-            with SummaryWriter(str(folder / "tensorboard")) as writer:
+        if open_events is not None:
+            with open_events(str(folder / "tensorboard")) as writer:
                 for key, value in row.items():
                     if key not in ("step", "epoch"):
                         writer.add_scalar(key, value, row["step"])

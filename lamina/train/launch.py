@@ -89,9 +89,10 @@ def train(
         with world.together():
             torch.manual_seed(recipe.seed)
             samples = task(recipe, data)
+            # A list of a TOML file stands for a tuple.
+            changes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in recipe.changes.items()}
             try:
-                # A list of a TOML file stands for a tuple.
-                module = build(recipe.network, **{k: tuple(v) if isinstance(v, list) else v for k, v in recipe.changes.items()})
+                module = build(recipe.network, **changes)
             except TypeError as error:  # a string for a number
                 raise InputError(f"recipe: {recipe.network} cannot be built with these changes ({error})") from error
             check(module, samples, recipe)

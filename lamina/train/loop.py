@@ -9,6 +9,7 @@ import json
 import math
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,13 @@ class Run:
 
     def train(self, log: Callable[[dict[str, Any]], None] = lambda row: None) -> dict[str, Any]:
         """From where the run is to its end; `log` gets each row of metrics. Returns the last one of an epoch."""
-        with self._signals(), Meter(int(self.steps), self.recipe.network, self.step, quiet=self.world.rank > 0) as meter:
+        with (
+            warnings.catch_warnings(),
+            self._signals(),
+            Meter(int(self.steps), self.recipe.network, self.step, quiet=self.world.rank > 0) as meter,
+        ):
+            # DistributedDataParallel's, of a filter with one input channel: no reader can do anything about it.
+            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
             while self.step < self.steps:
                 self._epoch(meter, log)
         step = self.step
