@@ -1,13 +1,13 @@
 """`lamina train`: the command line of `lamina.train.launch`, and what a person sees when a run ends."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from lamina.cli.output import Device, Json, print_json
+from lamina.cli.output import Device, Json, print_json, write_text
+from lamina.errors import LaminaError
 
 Out = Annotated[Path | None, typer.Option("--out", metavar="FOLDER", help="The run's folder; by default runs/RECIPE.")]
 Data = Annotated[Path | None, typer.Option("--data", metavar="FOLDER", help="Pictures by class, or a parallel corpus.")]
@@ -41,16 +41,15 @@ def train(
     plan = recipes.read(recipe, set or ())
     folder = out or Path("runs") / Path(recipe).stem
     processes = launch.Processes(nproc, nodes, rendezvous, shard, threads, device)
-    worker = "WORLD_SIZE" in os.environ
-    if not worker:
-        launch.prepare(plan, folder, resume)
-    if processes.several and not worker:
-        launch.spawn(sys.argv[1:], processes)
-    else:
-        launch.train(plan, folder, data, processes, resume, _logger(folder, tensorboard, quiet=json))
-    if not worker:
-        result = finish(plan, folder, data)
-        print_json(result) if json else _show(result)
+    try:
+        if processes.several and not launch.is_worker():
+            launch.spawn(sys.argv[1:], processes)
+        elif launch.train(plan, folder, data, processes, resume, _logger(folder, tensorboard, quiet=json)):
+            result = finish(plan, folder, data)
+            print_json(result) if json else _show(result)
+    except launch.Interrupted as error:
+        print(f"lamina: {error}", file=sys.stderr)
+        raise typer.Exit(130) from None
 
 
 def _list(rows: list[tuple[str, Any]]) -> None:
@@ -63,22 +62,19 @@ def _list(rows: list[tuple[str, Any]]) -> None:
 
 def _logger(folder: Path, tensorboard: bool, quiet: bool) -> Any:
     """What is done with a row of metrics: a line for the person, and TensorBoard's events."""
-    writer = None
+    open_events: Any = None
     if tensorboard:
-        from lamina.errors import LaminaError
-
         try:
-            from torch.utils.tensorboard import SummaryWriter
+            from torch.utils.tensorboard import SummaryWriter as open_events
         except ImportError as error:
             raise LaminaError("--tensorboard needs the tensorboard package: pip install 'lamina[logging]'") from error
-        writer = SummaryWriter(str(folder / "tensorboard"))
 
     def log(row: dict[str, Any]) -> None:
-        if writer is not None:
-            for key, value in row.items():
-                if key not in ("step", "epoch"):
-                    writer.add_scalar(key, value, row["step"])
-            writer.flush()
+        if open_events is not None:
+            with open_events(str(folder / "tensorboard")) as writer:
+                for key, value in row.items():
+                    if key not in ("step", "epoch"):
+                        writer.add_scalar(key, value, row["step"])
         if not quiet:
             percent = {k: v for k, v in row.items() if k.endswith(("top1", "token_accuracy"))}
             losses = {k: v for k, v in row.items() if k.endswith("loss")}
@@ -115,16 +111,16 @@ def finish(recipe: Any, folder: Path, data: Path | None) -> dict[str, Any]:
     if recipe.mark is not None:
         result["published"] = {"measure": recipe.mark.measure, "value": recipe.mark.value, "source": recipe.mark.source}
     result["folder"] = str(folder)
-    (folder / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+    write_text(folder / "result.json", json.dumps(result, indent=1) + "\n")
     return result
 
 
 def _test_set(recipe: Any, data: Path | None) -> str | Path | None:
-    """Where the test part lies: of a folder of pictures val/ or test/, if there is one; a data set has its own."""
+    """Where the test part lies, if there is one: a folder of pictures has val/ or test/, one of text test.*."""
     if data is None:
         return recipe.data
     if recipe.text is not None:
-        return data
+        return data if data.is_file() or any(data.glob(f"test.{recipe.text.source}*")) else None
     return next((data / name for name in ("val", "test") if (data / name).is_dir()), None)
 
 

@@ -19,7 +19,8 @@ Pair = tuple[str, str]
 
 # Tatoeba.org's pairs by way of manythings.org/anki (deu-eng.zip), CC BY 2.0 FR. The archive changes weekly: no checksum.
 TATOEBA, COLUMNS = "eng-deu.tsv", ("en", "de")
-TATOEBA_TEST = 1000  # source sentences that are held out
+TATOEBA_TEST = 1000  # source sentences that are held out; of a small file of one's own a tenth
+CORPORA = ("tatoeba", "multi30k")
 SPLIT_SEED = 2017
 
 # Elliott et al. 2016, arXiv 1605.00459; non-commercial research and education, as Flickr30k.
@@ -50,7 +51,8 @@ def load(corpus: str | Path, split: str, source: str, target: str) -> list[Pair]
     if path.is_dir():
         return _folder(path, split, source, target)
     if path.is_file():
-        train, test = hold_out(_tsv(path), TATOEBA_TEST, SPLIT_SEED)
+        pairs = _tsv(path)
+        train, test = hold_out(pairs, min(TATOEBA_TEST, max(1, len(pairs) // 10)), SPLIT_SEED)
         return {"train": train, "validation": [], "test": test}[split]
     raise InputError(f"{corpus}: no such corpus; give tatoeba, multi30k, a folder with train.{source} or a tab-separated file")
 
@@ -122,7 +124,7 @@ def _folder(folder: Path, split: str, source: str, target: str) -> list[Pair]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return read(path).decode("utf-8").removesuffix("\n").split("\n")
+        return read(path).decode("utf-8-sig").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise LaminaError(f"{path} is no UTF-8 text ({error.reason} at byte {error.start})") from error
 

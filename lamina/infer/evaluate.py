@@ -11,13 +11,13 @@ from torch import Tensor
 
 from lamina.data import cifar10, cifar100, fashion_mnist, folder, mnist
 from lamina.data.image import from_pixels, prepare
+from lamina.data.parallel_text import CORPORA
 from lamina.errors import InputError
 from lamina.infer.session import Session, session
 from lamina.progress import track
 from lamina.zoo import registry
 
 DATASETS = {"mnist": mnist.load, "fashion_mnist": fashion_mnist.load, "cifar10": cifar10.load, "cifar100": cifar100.load}
-CORPORA = ("tatoeba", "multi30k")
 
 
 def evaluate(

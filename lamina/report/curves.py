@@ -13,6 +13,8 @@ Rows = Sequence[Mapping[str, Any]]
 def draw(runs: Mapping[str, Rows], title: str, path: Path) -> None:
     """Loss and measure of `runs` (name to the rows of a metrics.jsonl) over their epochs. One colour a run; training is thin
     where there is validation, which is thick."""
+    from matplotlib.ticker import MaxNLocator
+
     first = next(iter(runs.values()))[0]
     measure = next((key for key in ("top1", "token_accuracy") if key in first), None)
     panels = [("loss", "loss")] + ([(measure, f"{measure.replace('_', ' ')} (%)")] if measure else [])
@@ -39,6 +41,7 @@ def draw(runs: Mapping[str, Rows], title: str, path: Path) -> None:
                     ax.plot(epochs, [row[held] for row in rows], color=colour, lw=2, label=f"{prefix}validation", **dots)
             ax.set_title(label)
             ax.set_xlabel("epoch")
+            ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
             ax.grid(axis="y")
             ax.legend()
         try:

@@ -91,7 +91,9 @@ def save(folder: Path, step: int, files: Mapping[str, bytes]) -> Checkpoint:
     final = folder / f"step-{step:08d}"
     partial = folder / (final.name + PARTIAL)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.is_dir():
+            folder.mkdir(parents=True)
+            sync(folder.parent)
         for old in (partial, final):  # what a crash has left, or an unmarked folder of that name
             discard(old)
         partial.mkdir()
@@ -142,9 +144,10 @@ def whole(checkpoint: Checkpoint) -> bool:
         return False
 
 
-def retain(folder: Path, keep: int, best: int | None) -> None:
-    """Remove all but the newest `keep` checkpoints and that of step `best`, and what crashes have left."""
-    kept = complete(folder)
+def retain(folder: Path, keep: int, best: int | None, step: int) -> None:
+    """Remove all but the newest `keep` checkpoints up to `step` and that of step `best`, and what crashes have left. Later ones
+    are damaged, or the run would have gone on from them."""
+    kept = [c for c in complete(folder) if c.step <= step]
     stay = {c.path for c in kept[-keep:]} | {c.path for c in kept if c.step == best}
     try:
         for path in folder.iterdir():

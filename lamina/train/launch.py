@@ -1,9 +1,10 @@
 """From a recipe's name to a finished run, in this process or in several that `torch.distributed.run` starts."""
 
+import contextlib
+import logging
 import os
-import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,17 @@ import torch
 
 from lamina.errors import InputError, LaminaError
 from lamina.train import checkpoint
-from lamina.train.loop import CHECKPOINTS, CONFIG, Interrupted, Run, World
-from lamina.train.recipe import Recipe, dump, read
-from lamina.train.tasks import task
+from lamina.train.loop import CHECKPOINTS, CONFIG, Interrupted, Run
+from lamina.train.recipe import Recipe, difference, dump, read
+from lamina.train.tasks import check, task
+from lamina.train.world import World
+
+try:
+    import fcntl
+except ImportError:  # Windows: nothing keeps a second run out of the folder there
+    fcntl = None
+
+LOCK = "lock"
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,8 @@ class Processes:
     def __post_init__(self) -> None:
         if self.nodes > 1 and self.rendezvous is None:
             raise InputError("--nodes: say where the machines meet, as in --rendezvous HOST:PORT")
+        if self.nodes == 1 and self.rendezvous is not None:
+            raise InputError("--rendezvous is where several machines meet: give --nodes 2 or more")
         if self.shard and not self.several:
             raise InputError("--shard spreads a network over processes: give --nproc 2 or more")
         available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -38,28 +49,19 @@ class Processes:
             raise InputError(f"--device is cpu, cuda or mps, not {self.device}")
         if not available[self.device]:
             raise InputError(f"--device {self.device}: this machine, or this torch, has none")
+        if self.device == "mps" and self.several:
+            raise InputError("--device mps works in one process")
+        if self.device == "cuda" and self.nproc > torch.cuda.device_count():
+            raise InputError(f"--nproc {self.nproc}: each process takes a GPU, and there are {torch.cuda.device_count()}")
 
     @property
     def several(self) -> bool:
         return self.nproc * self.nodes > 1
 
 
-def prepare(recipe: Recipe, out: Path, resume: bool) -> None:
-    """Make the run's folder and write the resolved recipe into it. A folder that holds a run is refused without `resume`."""
-    config = out / CONFIG
-    if resume:
-        if not config.is_file():
-            raise InputError(f"{out} holds no run to go on with")
-        if read(config) != recipe:
-            raise InputError(f"{config} is another recipe than this one: --resume takes none of its own, or give another --out")
-        return
-    if config.exists():
-        raise InputError(f"{out} holds a run: --resume goes on with it, --out FOLDER starts another")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        checkpoint.replace(config, dump(recipe).encode())
-    except OSError as error:
-        raise LaminaError(f"{config} cannot be written ({error.strerror or error})") from error
+def is_worker() -> bool:
+    """Whether `spawn` has started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def train(
@@ -70,18 +72,30 @@ def train(
     resume: bool = False,
     log: Callable[[dict[str, Any]], None] = lambda row: None,
 ) -> dict[str, Any] | None:
-    """Run a prepared recipe in `out` and return its last metrics, or None in a process that is not the first."""
+    """Run a recipe in the folder `out` and return its last metrics, or None in a process that is not the first.
+
+    With `resume`, the run that `out` holds goes on from its newest complete checkpoint; without, `out` must hold none.
+    """
     from lamina.zoo.registry import build
 
     processes = processes or Processes()
-    if processes.several and "WORLD_SIZE" not in os.environ:
-        raise InputError("several processes are started by `spawn`")
     if processes.threads:
         torch.set_num_threads(processes.threads)
-    with World.joined(processes.device) as world:
-        torch.manual_seed(recipe.seed)
-        samples = task(recipe, data)
-        module = build(recipe.network, **recipe.changes)
+    with World.joined(processes.device, processes.several) as world, contextlib.ExitStack() as stack:
+        with world.together():
+            if world.rank == 0:
+                stack.enter_context(held(out, resume))
+                prepare(recipe, out, resume)
+        with world.together():
+            torch.manual_seed(recipe.seed)
+            samples = task(recipe, data)
+            # A list of a TOML file stands for a tuple.
+            changes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in recipe.changes.items()}
+            try:
+                module = build(recipe.network, **changes)
+            except TypeError as error:  # a string for a number
+                raise InputError(f"recipe: {recipe.network} cannot be built with these changes ({error})") from error
+            check(module, samples, recipe)
         run = Run(recipe, module, samples, out, world, processes.shard)
         if resume and not run.resume() and world.rank == 0 and (out / CHECKPOINTS).is_dir():
             print(f"lamina: {out} has no complete checkpoint: starting anew", file=sys.stderr)
@@ -89,19 +103,67 @@ def train(
         return row if world.rank == 0 else None
 
 
+@contextlib.contextmanager
+def held(out: Path, resume: bool) -> Iterator[None]:
+    """Keep other runs out of the folder. The system lets go of it when the process ends, however it does."""
+    try:
+        if not resume:
+            out.mkdir(parents=True, exist_ok=True)
+        elif not (out / CONFIG).is_file():
+            raise InputError(f"{out} holds no run to go on with")
+        file = (out / LOCK).open("ab")
+    except OSError as error:
+        raise LaminaError(f"{out} cannot be written ({error.strerror or error})") from error
+    with file:
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LaminaError(f"a run is at work in {out}: wait for it, or give another --out") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+
+
+def prepare(recipe: Recipe, out: Path, resume: bool) -> None:
+    """Write the resolved recipe into the run's folder. A folder that holds a run is refused without `resume`."""
+    config = out / CONFIG
+    if resume:
+        if found := difference(read(config), recipe):
+            raise InputError(
+                f"{out} holds a run of another recipe ({found}): give what it was started with, or {config} as the recipe"
+            )
+        return
+    if config.exists():
+        raise InputError(f"{out} holds a run: --resume goes on with it, --out FOLDER starts another")
+    try:
+        checkpoint.replace(config, dump(recipe).encode())
+    except OSError as error:
+        raise LaminaError(f"{config} cannot be written ({error.strerror or error})") from error
+
+
 def spawn(arguments: list[str], processes: Processes) -> None:
-    """Call `lamina ARGUMENTS` in several processes and wait for them."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes.nproc}"]
+    """Call `lamina ARGUMENTS` in several processes and wait for them. Where one fails with a message of its own, this process
+    exits with the same code and no further word."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import parse_args, run
+
+    launcher = [f"--nproc-per-node={processes.nproc}"]
     if processes.nodes > 1:
         launcher += [f"--nnodes={processes.nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={processes.rendezvous}"]
     else:
         launcher += ["--standalone"]
-    environment = os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(processes.threads or 1))}
-    child = subprocess.Popen([*launcher, "-m", "lamina", *arguments], env=environment)
+    os.environ.setdefault("OMP_NUM_THREADS", str(processes.threads or 1))  # all of a machine's processes share its cores
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # it would tell of each process's end
+    options = parse_args([*launcher, "-m", "lamina"])
+    options.training_script_args = arguments  # not parsed: it would take our --nproc for one of its own
     try:
-        code = child.wait()
-    except KeyboardInterrupt:  # the processes have had it too: they save and stop
-        child.wait()
+        run(options)
+    except SignalException:  # it has been handed on, and they have saved
         raise Interrupted("stopped; what is saved is in the run's folder: go on with --resume") from None
-    if code:
-        raise LaminaError(f"a process of the run failed (exit code {code}); its own message stands above")
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode > 0:
+            raise SystemExit(failure.exitcode) from None
+        raise LaminaError(f"process {rank} of the run was killed by signal {-failure.exitcode}: go on with --resume") from None

@@ -7,77 +7,29 @@ on as if it had never stopped, to the bit, and any number of processes draws the
 import contextlib
 import json
 import math
-import os
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from lamina.errors import LaminaError
 from lamina.progress import Meter
 from lamina.train import checkpoint, optim
 from lamina.train.recipe import Recipe, dump
 from lamina.train.tasks import IGNORED, Batch, Task, loss
+from lamina.train.world import World, full, sharded, spread
 
 METRICS, CONFIG, WEIGHTS, CHECKPOINTS = "metrics.jsonl", "config.toml", "weights.safetensors", "checkpoints"
 
-CPU = torch.device("cpu")
-
 
 class Interrupted(LaminaError):
-    """A signal asked the run to stop; its checkpoint is written."""
-
-
-@dataclass(frozen=True)
-class World:
-    """The processes that share a run; `torch.distributed.run` tells each of them its place."""
-
-    rank: int = 0
-    ranks: int = 1
-    device: torch.device = CPU
-
-    @classmethod
-    @contextlib.contextmanager
-    def joined(cls, device: str) -> "Iterator[World]":
-        ranks = int(os.environ.get("WORLD_SIZE", "1"))
-        if ranks == 1:
-            yield cls(device=torch.device(device))
-            return
-        place = torch.device(device, int(os.environ["LOCAL_RANK"])) if device == "cuda" else torch.device(device)
-        if place.type == "cuda":
-            torch.cuda.set_device(place)
-        dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
-        try:
-            yield cls(dist.get_rank(), dist.get_world_size(), place)
-        finally:
-            dist.destroy_process_group()
-
-    def sum(self, values: list[float]) -> list[float]:
-        """Each value summed over the processes."""
-        if self.ranks == 1:
-            return values
-        total = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(total)
-        return total.tolist()
-
-    def gather(self, value: Any) -> list[Any]:
-        """Every process's value, in the order of their ranks."""
-        if self.ranks == 1:
-            return [value]
-        found: list[Any] = [None] * self.ranks
-        dist.all_gather_object(found, value)
-        return found
-
-    def share(self, index: Tensor) -> Tensor:
-        """This process's part of a batch: as equal as can be, the first ones take what is left over."""
-        return index.tensor_split(self.ranks)[self.rank]
+    """A signal asked the run to stop; its checkpoint is written (the command exits with 130)."""
 
 
 class Run:
@@ -91,7 +43,7 @@ class Run:
             module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.sharded = shard and world.ranks > 1
         if self.sharded:
-            module = sharded(module)
+            module = sharded(module, world)
         self.module = module
         self.model: nn.Module = module  # what is called: the same parameters
         if recipe.compile:
@@ -100,7 +52,8 @@ class Run:
             self.model = nn.parallel.DistributedDataParallel(self.model)
         self.optimizer = optim.optimizer(module, recipe.optimizer)
         self.average = optim.Average(module, recipe.ema) if recipe.ema else None
-        self.steps_an_epoch = len(task.batches(0))
+        batches = task.batches(0)
+        self.steps_an_epoch, self.samples = len(batches), sum(map(len, batches))
         self.steps = min(recipe.epochs * self.steps_an_epoch, recipe.steps or math.inf)
         self.step, self.best, self.rows = 0, None, []  # type: ignore[var-annotated]
         self.sums, self.seconds = [0.0, 0.0, 0.0], 0.0  # of the epoch under way: loss, right answers, answers
@@ -111,15 +64,23 @@ class Run:
 
     def train(self, log: Callable[[dict[str, Any]], None] = lambda row: None) -> dict[str, Any]:
         """From where the run is to its end; `log` gets each row of metrics. Returns the last one of an epoch."""
-        with self._signals(), Meter(int(self.steps), self.recipe.network, self.step, quiet=self.world.rank > 0) as meter:
+        with (
+            warnings.catch_warnings(),
+            self._signals(),
+            Meter(int(self.steps), self.recipe.network, self.step, quiet=self.world.rank > 0) as meter,
+        ):
+            # DistributedDataParallel's, of a filter with one input channel: no reader can do anything about it.
+            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
             while self.step < self.steps:
                 self._epoch(meter, log)
+        step = self.step
         if self.recipe.select == "best" and self.best:
-            self._load(self._named(self.best["step"]))
-        if self.world.rank == 0:
-            self.export()
-        else:
-            self.state()
+            step = self.best["step"]
+            with self.world.together():
+                if self.world.rank == 0 and not checkpoint.whole(self._named(step)):
+                    raise LaminaError(f"{self._named(step).path}, the best checkpoint, is damaged or gone")
+            self._load(self._named(step))
+        self.export(step)
         return self.rows[-1]
 
     def _epoch(self, meter: Meter, log: Callable[[dict[str, Any]], None]) -> None:
@@ -133,13 +94,17 @@ class Run:
             self.sums = [a + b for a, b in zip(self.sums, values, strict=True)]
             self.step += 1
             self.seconds = time.monotonic() - begin
-            mean, share, rate = values[0] / (values[2] or 1), 100 * self.sums[1] / self.sums[2], self.sums[2] / self.seconds
+            mean, share, rate = (
+                values[0] / (values[2] or 1),
+                100 * self.sums[1] / (self.sums[2] or 1),
+                self.sums[2] / self.seconds,
+            )
             meter.advance(f"epoch {epoch + 1}, loss {mean:.3f}, {self.task.measure} {share:.1f} %, {rate:,.0f}/s")
             ended = self.step == (epoch + 1) * self.steps_an_epoch or self.step >= self.steps
             if not ended:
                 if self._must_stop():
                     self.save()
-                    raise Interrupted(f"stopped after step {self.step}, which is saved: go on with --resume")
+                    self._stop(f"stopped after step {self.step}")
                 if self.recipe.save_steps and self.step % self.recipe.save_steps == 0:
                     self.save()
         total, right, answers = self.world.sum(self.sums)
@@ -155,7 +120,7 @@ class Run:
         if self.world.rank == 0:
             log(row)
         if self.step < self.steps and self._must_stop():
-            raise Interrupted(f"stopped after epoch {epoch + 1}, which is saved: go on with --resume")
+            self._stop(f"stopped after epoch {epoch + 1}")
 
     def lr(self, step: int) -> float:
         recipe = self.recipe
@@ -181,17 +146,25 @@ class Run:
                 (total * (world.ranks / answers if len(mine) else 0.0)).backward()
             if len(mine):
                 sums = [sums[0] + plain.item(), sums[1] + right.item(), sums[2] + int(self.task.weights(mine).sum())]
-        if not math.isfinite(sums[0]):
-            raise LaminaError(
-                f"the loss is {sums[0]} in step {self.step} (epoch {epoch + 1}), at learning rate {self.lr(self.step):.3g}: "
-                "a lower one, a longer warm-up or clipping may help; the last checkpoint stands"
-            )
+        total = self.world.sum(sums[:1])[0]
+        if not math.isfinite(total):
+            self._diverged(f"the loss is {total}", self.step)
         if recipe.clip is not None:
             nn.utils.clip_grad_norm_(self.module.parameters(), recipe.clip)
         self.optimizer.step()
         if self.average is not None:
             self.average.update(self.step)
         return sums
+
+    def _diverged(self, what: str, step: int) -> None:
+        """Stop, all processes together, naming the step, the learning rate and the checkpoint that is left."""
+        with self.world.together():
+            last = checkpoint.newest(self.checkpoints)
+            left = f"{last.path} stands" if last else "there is no checkpoint before it"
+            raise LaminaError(
+                f"{what} in step {step} (epoch {step // self.steps_an_epoch + 1}), at learning rate {self.lr(step):.3g}: a "
+                f"lower one, a longer warm-up or clipping may help; {left}"
+            )
 
     def _exchange(self, last: bool) -> contextlib.AbstractContextManager:
         """Gradients are exchanged with a batch's last part only."""
@@ -208,6 +181,9 @@ class Run:
         if not self.recipe.validation:
             return {}
         sums = [0.0, 0.0, 0.0]
+        if self.world.ranks > 1:  # each process has its own running statistics: those of the first are the ones that are kept
+            for buffer in self.module.buffers():
+                dist.broadcast(buffer, 0)
         with self.average.applied() if self.average else contextlib.nullcontext():
             self.module.eval()
             for batch in self._padded(self.task.validation(self.world.device, self.world.rank, self.world.ranks)):
@@ -216,6 +192,8 @@ class Run:
                 if batch[1]:
                     answers = int((batch[0].targets != IGNORED).sum())
                     sums = [sums[0] + plain.item(), sums[1] + right.item(), sums[2] + answers]
+            if self.sharded:  # else the outermost weights would stay whole, and what is put back be lost on them
+                self.module.reshard()  # type: ignore[operator]
         totals = self.world.sum(sums)
         return {"validation_loss": totals[0] / totals[2], f"validation_{self.task.measure}": 100 * totals[1] / totals[2]}
 
@@ -245,24 +223,23 @@ class Run:
     def save(self) -> None:
         """Write a checkpoint, and remove those that need not stay."""
         state = self.state()
+        if not all(bool(state[f"module.{name}"].isfinite().all()) for name, _ in self.module.named_parameters()):
+            self._diverged("the weights are no longer finite", self.step - 1)
         states = self.world.gather(checkpoint.random_states(self.world.device))
         sums = self.world.sum(self.sums)
-        error = None
         if self.world.rank == 0:
             files = {"state.safetensors": checkpoint.pack(state)}
             files |= {f"random-{rank}.safetensors": checkpoint.pack(s) for rank, s in enumerate(states)}
             progress = {"step": self.step, "best": self.best, "rows": self.rows, "sums": sums, "seconds": self.seconds}
-            progress["ranks"] = self.world.ranks
+            progress |= {"ranks": self.world.ranks, "samples": self.samples}
             progress |= {"torch": torch.__version__, "threads": torch.get_num_threads(), "recipe": dump(self.recipe)}
             files["progress.json"] = json.dumps(progress, indent=1).encode()
-            try:
+        else:
+            files = {}
+        with self.world.together():
+            if self.world.rank == 0:
                 checkpoint.save(self.checkpoints, self.step, files)
-                checkpoint.retain(self.checkpoints, self.recipe.keep, self.best["step"] if self.best else None)
-            except LaminaError as failure:
-                error = failure
-        errors = self.world.gather(str(error) if error else None)
-        if errors[0]:
-            raise error or LaminaError(errors[0])
+                self._retain()
 
     def resume(self) -> bool:
         """Go on from the newest complete checkpoint; whether there was one."""
@@ -271,7 +248,13 @@ class Run:
         if step is None:
             return False
         self._restore(self._named(step))
+        with self.world.together():
+            if self.world.rank == 0:
+                self._retain()
         return True
+
+    def _retain(self) -> None:
+        checkpoint.retain(self.checkpoints, self.recipe.keep, self.best["step"] if self.best else None, self.step)
 
     def _named(self, step: int) -> checkpoint.Checkpoint:
         return checkpoint.Checkpoint(self.checkpoints / f"step-{step:08d}", step)
@@ -296,6 +279,11 @@ class Run:
         progress = point.progress()
         if progress["recipe"] != dump(self.recipe):
             raise LaminaError(f"{point.path} was made by another recipe: take another --out, or the config.toml beside it")
+        if progress.get("samples", self.samples) != self.samples:
+            raise LaminaError(
+                f"{point.path} was made with {progress['samples']:,} training samples, and there are {self.samples:,} now: "
+                "give it the data it began with"
+            )
         self._load(point)
         self.step, self.best, self.rows = progress["step"], progress["best"], progress["rows"]
         self.seconds = progress["seconds"]
@@ -308,13 +296,17 @@ class Run:
         self._write_metrics()
 
     def _write_metrics(self) -> None:
-        if self.world.rank == 0:
-            try:
-                checkpoint.replace(self.out / METRICS, "".join(json.dumps(row) + "\n" for row in self.rows).encode())
-            except OSError as error:
-                raise LaminaError(f"{self.out / METRICS} cannot be written ({error.strerror or error})") from error
+        self._write(METRICS, "".join(json.dumps(row) + "\n" for row in self.rows).encode())
 
-    def export(self) -> Path:
+    def _write(self, name: str, content: bytes) -> None:
+        with self.world.together():
+            try:
+                if self.world.rank == 0:
+                    checkpoint.replace(self.out / name, content)
+            except OSError as error:
+                raise LaminaError(f"{self.out / name} cannot be written ({error.strerror or error})") from error
+
+    def export(self, step: int) -> None:
         """The network's weights (averaged, if the recipe has it) as one safetensors file that `lamina run` takes."""
         from safetensors.torch import save
 
@@ -323,15 +315,14 @@ class Run:
         weights |= {k.removeprefix("average."): v for k, v in state.items() if k.startswith("average.")}
         recipe = self.recipe
         metadata = {"network": recipe.network, "data": recipe.data, "recipe": dump(recipe), "seed": str(recipe.seed)}
-        metadata |= {"step": str(self.step), "epochs": str(self.rows[-1]["epoch"]), "torch": torch.__version__}
-        metadata |= {"image": json.dumps(recipe.image), "score_scale": str(recipe.loss.scale)}
+        metadata |= {"step": str(step), "epochs": str(math.ceil(step / self.steps_an_epoch)), "torch": torch.__version__}
+        metadata |= {
+            "changes": json.dumps(recipe.changes),
+            "image": json.dumps(recipe.image),
+            "score_scale": str(recipe.loss.scale),
+        }
         metadata |= getattr(self.task, "metadata", {})
-        path = self.out / WEIGHTS
-        try:
-            checkpoint.replace(path, save({k: v.detach().cpu().contiguous().clone() for k, v in weights.items()}, metadata))
-        except OSError as error:
-            raise LaminaError(f"{path} cannot be written ({error.strerror or error})") from error
-        return path
+        self._write(WEIGHTS, save({k: v.detach().cpu().contiguous().clone() for k, v in weights.items()}, metadata))
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -353,29 +344,10 @@ class Run:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    def _stop(self, when: str) -> None:
+        with self.world.together():
+            raise Interrupted(f"{when}, which is saved: go on with --resume")
+
     def _must_stop(self) -> bool:
         """Whether any process was asked to: all of them stop after the same step."""
         return bool(self.world.sum([float(self.asked)])[0])
-
-
-def full(value: Tensor) -> Tensor:
-    return value.full_tensor() if isinstance(value, DTensor) else value
-
-
-def spread(value: Tensor, like: Tensor) -> Tensor:
-    """`value` as `like` lies: on its device, and cut up over the processes as it is."""
-    value = value.to(like.device, like.dtype)
-    return distribute_tensor(value, like.device_mesh, like.placements) if isinstance(like, DTensor) else value
-
-
-def sharded(module: nn.Module) -> nn.Module:
-    """FSDP2: parameters, gradients and optimizer states cut up over the processes, a block at a time."""
-    from torch.distributed.fsdp import fully_shard
-
-    for child in module.modules():
-        if isinstance(child, (nn.ModuleList, nn.Sequential)) and child is not module:
-            for block in child:
-                if next(block.parameters(), None) is not None:
-                    fully_shard(block)
-    fully_shard(module)
-    return module

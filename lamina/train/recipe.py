@@ -1,6 +1,8 @@
 """A recipe: one TOML file that says what is trained, on which data, and how. Unknown keys and wrong types are errors."""
 
+import difflib
 import json
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
@@ -26,6 +28,14 @@ class Optimizer:
     weight_decay: float = 0.0
     decay_all: bool = False
 
+    def __post_init__(self) -> None:
+        check("optimizer.lr", self.lr, "above 0", 0 < self.lr < math.inf)
+        check("optimizer.momentum", self.momentum, "in [0, 1)", 0 <= self.momentum < 1)
+        check("optimizer.nesterov", self.nesterov, "false where momentum is 0", self.momentum > 0 or not self.nesterov)
+        check("optimizer.betas", self.betas, "two numbers in [0, 1)", all(0 <= beta < 1 for beta in self.betas))
+        check("optimizer.eps", self.eps, "above 0", 0 < self.eps < math.inf)
+        check("optimizer.weight_decay", self.weight_decay, "0 or more", 0 <= self.weight_decay < math.inf)
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -41,6 +51,12 @@ class Schedule:
     gamma: float = 0.1
     final: float = 0.0
 
+    def __post_init__(self) -> None:
+        check("schedule.warmup", self.warmup, "a number of steps", self.warmup >= 0)
+        check("schedule.milestones", self.milestones, "epochs in order", list(self.milestones) == sorted(self.milestones))
+        check("schedule.gamma", self.gamma, "above 0", 0 < self.gamma < math.inf)
+        check("schedule.final", self.final, "in [0, 1]", 0 <= self.final <= 1)
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -53,6 +69,12 @@ class Augmentation:
     cutout: int = 0
     area: tuple[float, float] | None = None
 
+    def __post_init__(self) -> None:
+        check("augmentation.crop", self.crop, "a number of pixels", self.crop >= 0)
+        check("augmentation.cutout", self.cutout, "a number of pixels", self.cutout >= 0)
+        low, high = self.area or (1.0, 1.0)
+        check("augmentation.area", self.area, "two shares of the area, the smaller first", 0 < low <= high <= 1)
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -62,6 +84,11 @@ class Loss:
     label_smoothing: float = 0.0
     scale: float = 1.0
     aux: float = 0.3
+
+    def __post_init__(self) -> None:
+        check("loss.label_smoothing", self.label_smoothing, "in [0, 1]", 0 <= self.label_smoothing <= 1)
+        check("loss.scale", self.scale, "above 0", 0 < self.scale < math.inf)
+        check("loss.aux", self.aux, "0 or more", 0 <= self.aux < math.inf)
 
 
 @dataclass(frozen=True)
@@ -117,23 +144,20 @@ class Recipe:
     keep: int = 2  # the newest checkpoints that stay, the best beside them
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch", "accumulate", "keep"):
-            if getattr(self, name) < 1:
-                raise InputError(f"recipe: {name} is 1 or more, not {getattr(self, name)}")
-        for name in ("steps", "samples", "save_steps"):
+        for name in ("epochs", "batch", "accumulate", "keep", "steps", "samples", "save_steps"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"recipe: {name} is 1 or more, not {value}")
-        if self.validation < 0:
-            raise InputError(f"recipe: validation is a number of samples, not {self.validation}")
+            check(name, value, "1 or more", value is None or value >= 1)
+        check("seed", self.seed, "a whole number from 0 to 2^32 - 1", 0 <= self.seed < 2**32)
+        check("validation", self.validation, "a number of samples", self.validation >= 0)
+        check("ema", self.ema, "a decay between 0 and 1", self.ema is None or 0 < self.ema < 1)
+        check("clip", self.clip, "above 0", self.clip is None or self.clip > 0)
         if self.select == "best" and not self.validation:
             raise InputError('recipe: select = "best" needs validation samples')
-        if self.optimizer.lr <= 0:
-            raise InputError(f"recipe: optimizer.lr is above 0, not {self.optimizer.lr}")
-        if self.ema is not None and not 0 < self.ema < 1:
-            raise InputError(f"recipe: ema is a decay between 0 and 1, not {self.ema}")
-        if self.clip is not None and self.clip <= 0:
-            raise InputError(f"recipe: clip is above 0, not {self.clip}")
+
+
+def check(key: str, value: Any, what: str, holds: bool) -> None:
+    if not holds:
+        raise InputError(f"recipe: {key} is {what}, not {value}")
 
 
 def names() -> list[str]:
@@ -185,7 +209,9 @@ def build(kind: type, table: Mapping[str, Any], where: str) -> Any:
     hints = get_type_hints(kind)
     known = {f.name: f for f in fields(kind)}
     if unknown := sorted(set(table) - set(known)):
-        raise InputError(f"{where}: no key {unknown[0]!r}; there are {', '.join(known)}")
+        near = difflib.get_close_matches(unknown[0], known, n=1, cutoff=0.5)
+        hint = f"the nearest is {near[0]}" if near else f"there are {', '.join(known)}"
+        raise InputError(f"{where}: no key {unknown[0]!r}; {hint}")
     values = {key: _value(hints[key], value, f"{where}: {key}") for key, value in table.items()}
     try:
         return kind(**values)
@@ -218,6 +244,22 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     return value
 
 
+def difference(there: Recipe, here: Recipe) -> str:
+    """The first key whose value differs, as in "optimizer.lr is 0.1 there and 0.2 here"."""
+
+    def values(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+        flat: dict[str, Any] = {}
+        for key, value in table.items():
+            flat |= values(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        return flat
+
+    old, new = values(asdict(there)), values(asdict(here))
+    for key in old | new:
+        if old.get(key) != new.get(key):
+            return f"{key} is {old.get(key)} there and {new.get(key)} here"
+    return ""
+
+
 def dump(recipe: Recipe) -> str:
     """The recipe as TOML, every field written out; `read` gives the same recipe back."""
     lines, tables = [], []
@@ -233,4 +275,6 @@ def dump(recipe: Recipe) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_text, value))}]"
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, (str, bool)) else repr(value)
+    if isinstance(value, (str, bool)):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return repr(value)

@@ -1,6 +1,7 @@
 """What there is to learn: the samples, the batches, the loss and its measures. The loop knows only this interface."""
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 from lamina.data import cifar10, cifar100, fashion_mnist, folder, mnist
 from lamina.data.augment import Plan, generator
 from lamina.data.image import ImageSpec, from_pixels, random_crop
-from lamina.errors import InputError
+from lamina.errors import InputError, LaminaError
 from lamina.train.recipe import Recipe
 
 PICTURES = {"mnist": mnist.load, "fashion_mnist": fashion_mnist.load, "cifar10": cifar10.load, "cifar100": cifar100.load}
@@ -32,6 +33,8 @@ IGNORED = -100  # torch's own
 
 class Task(Protocol):
     measure: str  # of the validation part: "top1" or "token_accuracy", both in percent
+    classes: int  # answers are below it
+    largest: int  # the number of the sample that asks most of the network
 
     def batches(self, epoch: int) -> Sequence[Tensor]:
         """The numbers of the samples in each batch of an epoch; every epoch has as many batches."""
@@ -71,7 +74,13 @@ class Pictures:
         self.recipe, self.spec = recipe, ImageSpec.of(recipe.image)
         if self.spec.channels == "L" and pixels.shape[1] != 1:
             raise InputError(f"recipe: {recipe.data} has colours, and image.channels is L")
+        side, pad, size = pixels.shape[-1], self.spec.pad, self.spec.size
+        if side + 2 * pad != size:
+            raise InputError(
+                f"recipe: {recipe.data} has pictures of {side}x{side}; image.size = {size} with image.pad = {pad} does not fit"
+            )
         kept, held = split(len(labels), recipe.validation, recipe.seed, recipe.samples)
+        self.classes, self.largest = 1 + int(labels.max()), 0
         self.pixels, self.labels = pixels[kept], labels[kept]
         self.held = pixels[held], labels[held]
         self.plan: tuple[int, Plan | None] = (-1, None)
@@ -107,7 +116,10 @@ class PictureFiles:
     def __init__(self, recipe: Recipe, root: Path, workers: int = 4):
         train = root / "train" if (root / "train").is_dir() else root
         paths, labels = folder.load(train)
+        if empty := [path for path in paths if not os.access(path, os.R_OK) or not path.stat().st_size]:
+            raise LaminaError(f"{len(empty)} pictures are empty or cannot be read: {_few(empty)}")
         self.recipe, self.spec = recipe, ImageSpec.of(recipe.image)
+        self.classes, self.largest = 1 + max(labels), 0
         kept, held = split(len(labels), recipe.validation, recipe.seed, recipe.samples)
         self.paths, self.labels = paths, torch.tensor(labels)
         self.kept, self.held = kept, held
@@ -127,17 +139,60 @@ class PictureFiles:
             return random_crop(self.paths[number], self.spec, random, options.area, options.flip)
 
         numbers = self.kept[index]
-        return Batch(
-            (torch.stack(list(self.threads.map(picture, numbers.tolist()))).to(device),), self.labels[numbers].to(device)
-        )
+        return Batch((self._decoded(picture, numbers).to(device),), self.labels[numbers].to(device))
+
+    def _decoded(self, picture: Callable[[int], Tensor], numbers: Tensor) -> Tensor:
+        """The pictures by `picture`, in threads. All that cannot be read are named."""
+
+        def decode(number: int) -> Tensor | LaminaError:
+            try:
+                return picture(number)
+            except LaminaError as error:
+                return error
+
+        found = list(self.threads.map(decode, numbers.tolist()))
+        errors = [e for e in found if isinstance(e, LaminaError)]
+        if errors:
+            raise LaminaError("; ".join(map(str, errors[:5])) + (f"; and {len(errors) - 5} more" if len(errors) > 5 else ""))
+        return torch.stack([x for x in found if isinstance(x, Tensor)])
 
     def validation(self, device: torch.device, rank: int, ranks: int) -> Iterator[Batch]:
         from lamina.data.image import prepare
 
         for numbers in self.held[rank::ranks].split(100):
             if len(numbers):
-                pictures = self.threads.map(lambda n: prepare(self.paths[n], self.spec), numbers.tolist())
-                yield Batch((torch.stack(list(pictures)).to(device),), self.labels[numbers].to(device))
+                pictures = self._decoded(lambda n: prepare(self.paths[n], self.spec), numbers)
+                yield Batch((pictures.to(device),), self.labels[numbers].to(device))
+
+
+def _few(paths: Sequence[Path]) -> str:
+    return ", ".join(map(str, paths[:5])) + (", ..." if len(paths) > 5 else "")
+
+
+@torch.no_grad()
+def check(module: nn.Module, task: Task, recipe: Recipe) -> None:
+    """Try the network on one sample, in evaluation mode: what does not fit is an `InputError` before the first step."""
+    batch = task.batch(torch.tensor([task.largest]), 0, torch.device("cpu"))
+    module.eval()
+    try:
+        output = module(*batch.inputs)
+    except IndexError:
+        raise InputError(
+            f"recipe: {recipe.network} has an embedding of fewer than the {task.classes} tokens of the encoding: lower "
+            "text.vocabulary, or set changes.vocabulary"
+        ) from None
+    except (RuntimeError, ValueError, TypeError) as error:
+        shape = "x".join(map(str, batch.inputs[0].shape[1:]))
+        reason = (str(error).splitlines() or [""])[0]
+        raise InputError(f"recipe: {recipe.network} does not take inputs of {shape} ({reason})") from error
+    finally:
+        module.train()
+    scores = output[0] if isinstance(output, tuple) else output
+    if scores.shape[-1] < task.classes:
+        key = "num_classes" if recipe.text is None else "vocabulary"
+        raise InputError(
+            f"recipe: the data have {task.classes} classes, and {recipe.network} {scores.shape[-1]}: set changes.{key}"
+        )
 
 
 def loss(module: nn.Module, batch: Batch, recipe: Recipe) -> tuple[Tensor, Tensor, Tensor]:
@@ -173,6 +228,8 @@ def task(recipe: Recipe, data: Path | None = None) -> Any:
 
         return Translation(recipe, data)
     if recipe.data in PICTURES:
+        if data is not None:
+            raise InputError(f"{recipe.data} is looked for in $LAMINA_DATA; --data is for image_folder and for corpora")
         return Pictures(recipe)
     if recipe.data == "image_folder":
         if data is None:

@@ -23,6 +23,8 @@ class Translation:
         text = recipe.text
         assert text is not None
         self.recipe = recipe
+        if data is None and recipe.data not in parallel_text.CORPORA:
+            raise InputError(f"say where the corpus is, as in --data FOLDER with train.{text.source} and train.{text.target}")
         corpus = data if data is not None else recipe.data
         pairs = parallel_text.load(corpus, "train", text.source, text.target)
         held: list[parallel_text.Pair] = []
@@ -35,19 +37,28 @@ class Translation:
             pairs = [pairs[i] for i in chosen.sort().values.tolist()]
         self.codec = Codec.learn((sentence for pair in pairs for sentence in pair), text.vocabulary)
         sources, targets = self._encode(pairs)
-        short = [i for i in range(len(pairs)) if max(len(sources[i]), len(targets[i])) < text.max_length]
-        if not short:
+        self.sources, self.targets = self._short(sources, targets)
+        if not self.sources:
             raise InputError(f"recipe: no pair of the corpus has less than {text.max_length} tokens")
-        self.sources, self.targets = [sources[i] for i in short], [targets[i] for i in short]
-        self.held = self._encode(held)
+        self.held = self._short(*self._encode(held))
+        if held and not self.held[0]:
+            raise InputError(f"recipe: no pair held out for validation has less than {text.max_length} tokens")
         # Each with its end token. In the order of lengths the batches' bounds are the same in every epoch.
         self.lengths = torch.tensor([1 + max(len(s), len(t)) for s, t in zip(self.sources, self.targets, strict=True)])
         self.answers = torch.tensor([1 + len(t) for t in self.targets])
+        self.classes, self.largest = self.codec.size, int(self.lengths.argmax())
         self.sizes = self._sizes(sorted(self.lengths.tolist()))
         self.metadata = {"tokenizer": self.codec.dump(), "source": text.source, "target": text.target}
 
     def _encode(self, pairs: Sequence[parallel_text.Pair]) -> tuple[list[list[int]], list[list[int]]]:
         return self.codec.encode([s for s, _ in pairs]), self.codec.encode([t for _, t in pairs])
+
+    def _short(self, sources: list[list[int]], targets: list[list[int]]) -> tuple[list[list[int]], list[list[int]]]:
+        """The pairs that fit into `max_length` tokens, the start or end token included."""
+        assert self.recipe.text is not None
+        longest = self.recipe.text.max_length
+        kept = [i for i in range(len(sources)) if max(len(sources[i]), len(targets[i])) < longest]
+        return [sources[i] for i in kept], [targets[i] for i in kept]
 
     def _sizes(self, lengths: list[int]) -> list[int]:
         """How many pairs each batch takes, the shortest first: rows times the longest stay within `recipe.batch` tokens."""

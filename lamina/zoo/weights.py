@@ -9,7 +9,7 @@ import pickle
 import re
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +37,7 @@ class WeightFile:
     image: Mapping[str, Any]
     classes: str  # what the outputs mean: "imagenet", "cifar10", "mnist" or "" where nobody says
     score_scale: float = 1.0
+    changes: Mapping[str, Any] = field(default_factory=dict)  # of the network that `lamina train` trained
 
 
 def find(name: str, weights: str | Path | None = None) -> WeightFile:
@@ -79,7 +80,8 @@ def _describe(entry: registry.Spec, path: Path) -> WeightFile:
     metadata = read_metadata(path)
     if "image" in metadata:
         scale = float(metadata.get("score_scale", 1))
-        return WeightFile(path.name, path, json.loads(metadata["image"]), metadata.get("data", ""), scale)
+        changes = json.loads(metadata.get("changes", "{}"))
+        return WeightFile(path.name, path, json.loads(metadata["image"]), metadata.get("data", ""), scale, changes)
     digest = sha256(path)
     for row in registry.published().get("weights", ()):
         if row.get("sha256") and digest.startswith(row["sha256"]):
@@ -259,6 +261,6 @@ def load(name: str, weights: str | Path | WeightFile | None = None, *, device: s
 def load_reported(name: str, weights: str | Path | WeightFile | None = None, **changes: Any) -> "tuple[nn.Module, Report]":
     """`load`, and what of the network is not the file's own."""
     file = weights if isinstance(weights, WeightFile) else find(name, weights)
-    module = registry.assemble(name, **changes)
+    module = registry.assemble(name, **{**file.changes, **changes})
     report = fit(name, module, read_state(file.path), str(file.path))
     return module.eval(), report

@@ -1,0 +1,199 @@
+"""Recipes: every one that comes with Lamina is whole and takes its first steps; bad ones are refused with one line."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from lamina.errors import InputError
+from lamina.train import optim, tasks
+from lamina.train.loop import Run
+from lamina.train.recipe import difference, dump, names, read
+from lamina.train.world import World
+from lamina.zoo import registry
+from tests import training
+
+STEPS = 20
+# What makes a network quick on one core and leaves its form; the others are as they are.
+SMALL = {
+    "alexnet_imagenet": ("changes.img_size=67", "image.size=67", "image.resize=72"),
+    "vgg16_imagenet": ("changes.img_size=32", "image.size=32", "image.resize=36"),
+    "resnet50_imagenet": ("image.size=64", "image.resize=72"),
+    "vit_s_16_imagenet": ("changes.img_size=64", "image.size=64", "image.resize=72", "changes.depth=4"),
+    "googlenet_imagenet": ("image.size=224", "batch=1"),
+    "resnext29_8x64d_cifar10": ("changes.cardinality=2", "changes.widths=[32, 64, 128]"),
+    "densenet_bc_100_12_cifar10": ("changes.depths=[4, 4, 4]",),
+    "transformer_base": (
+        "changes.vocabulary=300",
+        "text.vocabulary=300",
+        "changes.encoder_layers=2",
+        "changes.decoder_layers=2",
+    ),
+    "transformer_de_en_multi30k": ("changes.vocabulary=300", "text.vocabulary=300", "validation=6"),
+    "transformer_de_en_tatoeba": ("changes.vocabulary=300", "text.vocabulary=300", "validation=6"),
+}
+
+
+def write_pictures(root: Path, count: int = 40) -> Path:
+    """A folder of `count` small JPEG files in four classes."""
+    for number in range(count):
+        folder = root / f"class{number % 4}"
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = torch.randint(0, 256, (60, 80, 3), generator=torch.Generator().manual_seed(number), dtype=torch.uint8)
+        pixels[:, :, number % 3] //= 4
+        Image.fromarray(pixels.numpy()).save(folder / f"{number}.jpg")
+    return root
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_recipe_is_whole(name):
+    recipe = read(name)
+    assert recipe.network in registry.names()
+    assert recipe.about and (recipe.mark is None or recipe.mark.source)
+    registry.assemble(recipe.network, **recipe.changes)
+    if recipe.text is None:
+        assert {"size", "resize"} <= set(recipe.image)
+    else:
+        vocabulary = recipe.changes.get("vocabulary", registry.spec(recipe.network).config.vocabulary)
+        assert recipe.text.vocabulary == vocabulary
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_recipe_survives_being_written_out(name, tmp_path):
+    recipe = read(name, ("optimizer.lr=0.25", "samples=1000"))
+    (tmp_path / "config.toml").write_text(dump(recipe))
+    assert read(tmp_path / "config.toml") == recipe
+    assert (recipe.optimizer.lr, recipe.samples) == (0.25, 1000)
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_first_steps(name, tmp_path, monkeypatch):
+    plan = read(name)
+    monkeypatch.setenv("LAMINA_DATA", str(tmp_path / "data"))
+    data, batch = None, "batch=2"
+    if plan.text is not None:
+        data, batch = training.write_corpus(tmp_path / "corpus"), "batch=60"
+        if plan.text.source == "en":
+            batch = "batch=40"
+    elif plan.data == "image_folder":
+        data = write_pictures(tmp_path / "pictures")
+    else:
+        {"mnist": training.write_mnist, "cifar10": training.write_cifar10}[plan.data](tmp_path / "data")
+    plan = read(name, (batch, "accumulate=1", *SMALL.get(name, ())))
+    torch.manual_seed(plan.seed)
+    task = tasks.task(plan, data)
+    module = registry.build(plan.network, **plan.changes)
+    tasks.check(module, task, plan)
+    run = Run(plan, module, task, tmp_path / "run", World())
+    before = [p.detach().clone() for p in module.parameters()]
+    while run.step < STEPS:
+        epoch = run.step // run.steps_an_epoch
+        for index in task.batches(epoch)[: STEPS - run.step]:
+            loss, right, answers = run._step(index, epoch)
+            expected = plan.optimizer.lr * optim.factor(run.step, plan.schedule, int(run.steps), run.steps_an_epoch)
+            assert {g["lr"] for g in run.optimizer.param_groups} == {expected}
+            assert math.isfinite(loss) and 0 <= right <= answers and answers == int(task.weights(index).sum())
+            run.step += 1
+    assert all(p.isfinite().all() for p in module.parameters())
+    moved = sum(not torch.equal(p, q) for p, q in zip(module.parameters(), before, strict=True))
+    assert moved > 0.9 * len(before)
+
+
+@given(
+    st.text(st.characters(codec="utf-8")),
+    st.dictionaries(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), st.booleans() | st.integers() | st.text("ab\"'\\\n\t\x7f")),
+    st.floats(1e-12, 1e6),
+    st.none() | st.tuples(st.floats(0.01, 0.5), st.floats(0.5, 1)),
+)
+def test_any_recipe_survives_being_written_out(tmp_path_factory, about, changes, lr, area):
+    recipe = read("vit_mnist")
+    recipe = dataclasses.replace(
+        recipe,
+        about=about,
+        changes=changes,
+        optimizer=dataclasses.replace(recipe.optimizer, lr=lr),
+        augmentation=dataclasses.replace(recipe.augmentation, area=area),
+    )
+    path = tmp_path_factory.getbasetemp() / "any.toml"
+    path.write_text(dump(recipe), encoding="utf-8")
+    assert read(path) == recipe
+
+
+def test_difference():
+    old, new = read("vit_mnist"), read("vit_mnist", ("optimizer.lr=0.5",))
+    assert difference(old, old) == ""
+    assert difference(old, new) == "optimizer.lr is 0.002 there and 0.5 here"
+    assert difference(old, read("vit_mnist", ("changes.depth=2",))) == "changes.depth is None there and 2 here"
+
+
+BAD = {
+    "optimiser = 1": "no key 'optimiser'; the nearest is optimizer",
+    "zzz = 1": "no key 'zzz'; there are network, data, epochs",
+    "epochs = 1.5": "epochs is a whole number, not 1.5",
+    "epochs = true": "epochs is a whole number, not True",
+    "epochs = 0": "epochs is 1 or more, not 0",
+    "batch = 0": "batch is 1 or more",
+    "seed = -1": "seed is a whole number from 0 to 2^32 - 1, not -1",
+    "precision = 'fp8'": "precision is one of fp32, bf16, not 'fp8'",
+    "select = 'best'": 'select = "best" needs validation samples',
+    "validation = -3": "validation is a number of samples, not -3",
+    "ema = 1.0": "ema is a decay between 0 and 1, not 1.0",
+    "clip = 0": "clip is above 0, not 0.0",
+    "clip = nan": "clip is above 0, not nan",
+    "image = 3": "image is a table, not 3",
+    "channels_last = 1": "channels_last is true or false, not 1",
+    "[optimizer]\nname = 'adam'": "missing 1 required positional argument: 'lr'",
+    "[optimizer]\nname = 'lion'\nlr = 1": "optimizer: name is one of sgd, adam, adamw, not 'lion'",
+    "[optimizer]\nname = 'sgd'\nlr = nan": "optimizer.lr is above 0, not nan",
+    "[optimizer]\nname = 'sgd'\nlr = 1\nmomentum = 1.5": r"optimizer.momentum is in [0, 1), not 1.5",
+    "[optimizer]\nname = 'sgd'\nlr = 1\nmomentum = 0\nnesterov = true": "nesterov is false where momentum is 0",
+    "[optimizer]\nname = 'adam'\nlr = 1\nbetas = [0.9]": "optimizer: betas has 2 values, not 1",
+    "[optimizer]\nname = 'adam'\nlr = 1\nbetas = [0.9, 1]": "optimizer.betas is two numbers in [0, 1)",
+    "[schedule]\nwarmup = -1": "schedule.warmup is a number of steps, not -1",
+    "[schedule]\nmilestones = [3, 2]": "schedule.milestones is epochs in order",
+    "[schedule]\nmilestones = ['a']": "schedule: milestones is a number, not 'a'",
+    "[augmentation]\narea = [0.5, 0.1]": "augmentation.area is two shares of the area, the smaller first",
+    "[loss]\nlabel_smoothing = 2": "loss.label_smoothing is in [0, 1], not 2.0",
+    "[text]\nsource = 'de'": "missing 2 required positional arguments: 'target' and 'vocabulary'",
+    "= 3": "is not TOML: ",
+}
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_bad_recipes(text, tmp_path):
+    head = {"network": "'lenet5'", "data": "'mnist'", "epochs": "1", "batch": "8", "seed": "0"}
+    head = {k: v for k, v in head.items() if not text.startswith(f"{k} =")}
+    optimizer = "" if text.startswith("[optimizer]") else "optimizer = {name = 'sgd', lr = 0.1}\n"
+    path = tmp_path / "bad.toml"
+    path.write_text("".join(f"{k} = {v}\n" for k, v in head.items()) + optimizer + text)
+    with pytest.raises(InputError) as error:
+        read(path)
+    assert BAD[text] in str(error.value) and "\n" not in str(error.value)
+
+
+def test_bad_settings(tmp_path):
+    for setting, message in {
+        "optimizer.lr": "it has the form KEY=VALUE",
+        "=3": "it has the form KEY=VALUE",
+        "epochs.x=3": "epochs is a value, not a table",
+        "optimizer.lrr=3": "no key 'lrr'; the nearest is lr",
+        "optimizer.lr=fast": "optimizer: lr is a number, not 'fast'",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            read("lenet5_mnist", (setting,))
+    assert read("lenet5_mnist", ("precision=bf16", "changes.x=[1, 2]")).precision == "bf16"  # a bare word is a string
+
+
+def test_recipes_that_cannot_be_read(tmp_path):
+    with pytest.raises(InputError, match=r"no such recipe; there are .*lenet5_mnist"):
+        read("lenet")
+    with pytest.raises(InputError, match="cannot be read: No such file"):
+        read(tmp_path / "none.toml")
+    (tmp_path / "latin.toml").write_bytes(b"about = '\xe9'")
+    with pytest.raises(InputError, match="is no text file"):
+        read(tmp_path / "latin.toml")
