@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 
 import pytest
 import torch
@@ -149,8 +150,9 @@ def test_ctrl_c_stops_all_processes(pictures, tmp_path):
     os.kill(process.pid, signal.SIGINT)
     process.join()
     assert process.exitcode == 130
-    lines = log.with_suffix(".err").read_text().splitlines()
-    assert lines and all(line.startswith("lamina: stopped") and line.endswith("go on with --resume") for line in lines)
+    error = log.with_suffix(".err").read_text()
+    assert error.startswith("lamina: stopped after ") and error.endswith("which is saved: go on with --resume\n"), error
+    assert error.count("\n") == 1, error
     last = checkpoint.newest(out / "checkpoints")
     assert last is not None and last.progress()["ranks"] == 2
 
@@ -169,3 +171,22 @@ def test_processes_that_cannot_be():
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match="--device cuda: this machine, or this torch, has none"):
             launch.Processes(device="cuda")
+
+
+def test_two_machines_meet(pictures, tmp_path):
+    """Here both are this one: the same call twice, one folder, one document."""
+    recipe, made = pictures
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    line = f"train {recipe} --out {tmp_path}/run --nodes 2 --rendezvous 127.0.0.1:{port} --json --threads 1 --set epochs=1"
+    logs = [tmp_path / "first", tmp_path / "second"]
+    machines = [training.start(training.command, line, made, log) for log in logs]
+    for machine in machines:
+        machine.join()
+    assert [m.exitcode for m in machines] == [0, 0], [log.with_suffix(".err").read_text() for log in logs]
+    said = [log.with_suffix(".out").read_text() for log in logs]
+    assert sorted(bool(text) for text in said) == [False, True]
+    assert json.loads("".join(said))["step"] == 4
+    (last,) = checkpoint.complete(tmp_path / "run" / "checkpoints")
+    assert last.progress()["ranks"] == 2
