@@ -15,10 +15,10 @@ from lamina.train.world import World
 from lamina.zoo import registry
 from tests import training
 
-# 33 pictures: batches of 16, 16 and 1, so that the second process has no part of the last one.
+# 35 pictures: batches of 16, 16 and 3; the last one's parts are of 2 and 1, and the second process has none of the second.
 # SGD: Adam would blow up the rounding of gradients that are nothing else (of the keys' biases).
 SGD = ("optimizer.name=sgd", "optimizer.lr=0.1")
-PICTURES = (*SGD, "samples=33", "validation=7", "accumulate=2", "clip=0.5", "ema=0.9", "save_steps=2")
+PICTURES = (*SGD, "samples=35", "validation=7", "accumulate=2", "ema=0.9", "save_steps=2")
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_two_processes_are_one(shard, pictures, tmp_path):
     assert training.together(2, recipe, tmp_path / "two", made, PICTURES, shard=shard) == [0, 0]
     close(tmp_path / "one", tmp_path / "two", 1e-4)
     kept = checkpoint.complete(tmp_path / "two" / "checkpoints")
-    assert [c.step for c in kept] == [5, 6] or [c.step for c in kept] == [4, 6]
+    assert [c.step for c in kept] == [4, 6]
     assert (kept[-1].path / "random-1.safetensors").is_file() and kept[-1].progress()["ranks"] == 2
 
 
@@ -58,7 +58,7 @@ def test_two_processes_are_one_for_text(shard, tmp_path):
     corpus = training.write_corpus(tmp_path / "corpus")
     recipe = tmp_path / "text.toml"
     recipe.write_text(training.TINY_TEXT)
-    settings = ("validation=5", "accumulate=2", "loss.label_smoothing=0.1")
+    settings = ("validation=5", "accumulate=2", "clip=0.5", "loss.label_smoothing=0.1")
     assert training.call(training.train, recipe, tmp_path / "one", {}, settings, data=corpus) == 0
     assert training.together(2, recipe, tmp_path / "two", {}, settings, data=corpus, shard=shard) == [0, 0]
     close(tmp_path / "one", tmp_path / "two", 1e-4)
