@@ -33,6 +33,7 @@ def train(
     """Train a network by a recipe, and measure it on the test set. Ctrl-C saves and stops; --resume goes on."""
     from lamina.train import launch
     from lamina.train import recipe as recipes
+    from lamina.train.loop import Interrupted
 
     if recipe is None:
         rows = [(name, recipes.read(name)) for name in recipes.names()]
@@ -47,7 +48,7 @@ def train(
         elif launch.train(plan, folder, data, processes, resume, _logger(folder, tensorboard, quiet=json)):
             result = finish(plan, folder, data)
             print_json(result) if json else _show(result)
-    except launch.Interrupted as error:
+    except Interrupted as error:
         print(f"lamina: {error}", file=sys.stderr)
         raise typer.Exit(130) from None
 

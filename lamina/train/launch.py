@@ -13,7 +13,7 @@ import torch
 
 from lamina.errors import InputError, LaminaError
 from lamina.train import checkpoint
-from lamina.train.loop import CHECKPOINTS, CONFIG, Interrupted, Run
+from lamina.train.loop import CHECKPOINTS, CONFIG, Run
 from lamina.train.recipe import Recipe, difference, dump, read
 from lamina.train.tasks import check, task
 from lamina.train.world import World
@@ -155,15 +155,17 @@ def spawn(arguments: list[str], processes: Processes) -> None:
     else:
         launcher += ["--standalone"]
     os.environ.setdefault("OMP_NUM_THREADS", str(processes.threads or 1))  # all of a machine's processes share its cores
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # it would tell of each process's end
+    logging.disable(logging.ERROR)  # it would tell of each process's end; the loggers' own levels are set one by one
     options = parse_args([*launcher, "-m", "lamina"])
     options.training_script_args = arguments  # not parsed: it would take our --nproc for one of its own
     try:
         run(options)
-    except SignalException:  # it has been handed on, and they have saved
-        raise Interrupted("stopped; what is saved is in the run's folder: go on with --resume") from None
+    except SignalException:  # it has been handed on: they have saved, and said so
+        raise SystemExit(130) from None
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if failure.exitcode > 0:
             raise SystemExit(failure.exitcode) from None
         raise LaminaError(f"process {rank} of the run was killed by signal {-failure.exitcode}: go on with --resume") from None
+    finally:
+        logging.disable(logging.NOTSET)
