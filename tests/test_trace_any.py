@@ -517,5 +517,6 @@ def test_parameters_by_type_and_buffers():
     assert (work.buffers, work.buffer_bytes) == (8 + 8 + 1, 4 * 16 + 8)
     assert total.intensity == total.macs / (total.bytes_read + total.bytes_written)
     summary = work.summary()
+    assert work.macs == total.macs == 3 * (4 * 8 + 8 * 2)
     assert summary["parameters_active"] == total.parameters
     assert summary["parameters_trainable"] == 34
