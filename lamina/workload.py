@@ -281,6 +281,11 @@ class Workload:
         return {name: self.total(group) for name, group in groups.items()}
 
     @property
+    def macs(self) -> int:
+        """Of the whole network; `total()` has everything else."""
+        return sum(nest.macs for layer in self.layers for nest in layer.loops)
+
+    @property
     def edges(self) -> tuple[tuple[int, int, int], ...]:
         """(producer, consumer, tensor id) by tensor identity; the producer of a network input is -1."""
         made = {t.id: -1 for t in self.inputs}

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import lamina
 from lamina.cost.trace import trace
-from lamina.errors import InputError
+from lamina.errors import InputError, LaminaError
 from lamina.workload import Loops
 from tests.test_trace import beneath, products
 
@@ -166,7 +166,7 @@ class Raises(nn.Module):
 
 
 def test_the_forward_s_own_error():
-    with pytest.raises(InputError, match=r"Raises.*KeyError: 'no such head'; at test_trace_any.py:\d+ \(`raise KeyError"):
+    with pytest.raises(LaminaError, match=r"Raises.*KeyError: 'no such head'; at test_trace_any.py:\d+ \(`raise KeyError"):
         trace(Raises(), torch.rand(2, 3), None, scale=1)
     with pytest.raises(InputError, match=r"Raises needs `mask` and `scale`, which the call did not give"):
         trace(Raises(), torch.rand(2, 3))
@@ -390,6 +390,14 @@ def test_operators_without_a_rule_are_listed():
 
 # ---- the two levels -----------------------------------------------------------------------------------------------------
 
+
+def _written(x):
+    y = torch.zeros_like(x)
+    y[:, :1] = x[:, :1]
+    y[..., 2] = 1.0
+    return y + x.new_ones(x.shape[-1])
+
+
 STEPS = {
     "linear": lambda d, x: F.linear(x, d["w"]),
     "matmul": lambda d, x: x @ d["w"],
@@ -423,7 +431,8 @@ STEPS = {
     "amax": lambda d, x: x - x.amax((-1,), keepdim=True),
     "cat": lambda d, x: torch.cat((x[..., 3:], -x[..., :3]), -1),
     "stack": lambda d, x: torch.stack((x, x), 1).flatten(0, 1)[: x.shape[0]],
-    "roll": lambda d, x: x.roll(1, 1),
+    "roll": lambda d, x: x.roll(1, 1).flip(0),
+    "setitem": lambda d, x: _written(x),
     "permute": lambda d, x: (
         x.permute(0, 2, 1).reshape(x.shape[0], -1, 6) if x.shape[1] == 6 else x.permute(0, 2, 1).permute(0, 2, 1)
     ),
@@ -508,5 +517,6 @@ def test_parameters_by_type_and_buffers():
     assert (work.buffers, work.buffer_bytes) == (8 + 8 + 1, 4 * 16 + 8)
     assert total.intensity == total.flops / (total.bytes_read + total.bytes_written)
     summary = work.summary()
+    assert work.macs == total.macs == 3 * (4 * 8 + 8 * 2)
     assert summary["parameters_active"] == total.parameters
     assert summary["parameters_trainable"] == 34

@@ -28,7 +28,7 @@ from torch.overrides import TorchFunctionMode
 
 from lamina.cost import aten, custom, rules, state
 from lamina.cost.formulas import ShapeError
-from lamina.errors import InputError
+from lamina.errors import InputError, LaminaError
 from lamina.workload import Coverage, Kind, Layer, Lifetime, Loops, Part, Tensor, Unknown, Weight, Workload
 
 META = torch.device("meta")
@@ -46,7 +46,8 @@ def trace(module: Callable[..., Any], *inputs: Any, name: str | None = None, **k
     device or compiled, and stays as it was, also when its forward raises; it may be any callable.
 
     Raises `InputError`, which names the layer or the line of the forward, for shapes that do not fit, arguments that are
-    missing, values that a trace cannot know, and whatever the forward itself raises.
+    missing, and values that a trace cannot know; the forward's own errors become one too if they are of
+    its kind (ValueError, TypeError, RuntimeError), and otherwise a `LaminaError`.
     """
     module = _original(module)
     with _no_collection(), _turn(module):
@@ -177,7 +178,7 @@ class Tracer(TorchFunctionMode):
         try:
             with self._surroundings(), self:
                 result = self.module(*inputs, **kwargs)
-        except InputError:
+        except LaminaError:
             raise
         except Exception as error:
             raise self._explained(error, *given) from error
@@ -479,7 +480,7 @@ class Tracer(TorchFunctionMode):
         frame = self.stack[-1]
         return f"{frame.path or type(self.module).__name__} ({frame.type})"
 
-    def _explained(self, error: Exception, inputs: Sequence[Any], kwargs: Mapping[str, Any]) -> InputError:
+    def _explained(self, error: Exception, inputs: Sequence[Any], kwargs: Mapping[str, Any]) -> LaminaError:
         """The forward's own error, shortened to the user's line; missing arguments by their names."""
         function = self.module.forward if self.is_module else self.module
         if isinstance(error, TypeError):
@@ -498,7 +499,8 @@ class Tracer(TorchFunctionMode):
                 return InputError(f"{name} needs {' and '.join(f'`{m}`' for m in missing)}, which the call did not give")
         text = (str(error).strip() or "no message").splitlines()[0]
         line = state.raising_line(error.__traceback__)
-        return InputError(f"{self.where()}: {type(error).__name__}: {text}" + (f"; at {line}" if line else ""))
+        kind = InputError if isinstance(error, (ValueError, RuntimeError, TypeError)) else LaminaError
+        return kind(f"{self.where()}: {type(error).__name__}: {text}" + (f"; at {line}" if line else ""))
 
     # ---- the record ---------------------------------------------------------------------------------------------
 

@@ -114,7 +114,7 @@ for _name in (
     "flatten", "unflatten", "reshape", "permute", "transpose", "squeeze", "unsqueeze", "chunk", "split", "unbind", "narrow",
     "movedim", "moveaxis", "select", "expand", "expand_as", "view", "view_as", "reshape_as", "contiguous", "t", "detach",
     "swapaxes", "swapdims", "clone", "broadcast_to", "ravel", "unfold", "diagonal", "tensor_split", "split_with_sizes",
-    "view_as_real", "view_as_complex", "adjoint", "repeat", "tile", "flip", "roll",
+    "view_as_real", "view_as_complex", "adjoint", "repeat", "tile",
 ):  # fmt: skip
     for _home in (torch, Tensor):
         if hasattr(_home, _name):
@@ -122,6 +122,29 @@ for _name in (
 RULES[Tensor.__getitem__] = view(Tensor.__getitem__, "getitem")
 for _name in ("T", "mT", "H", "mH", "data", "real", "imag"):
     RULES[getattr(Tensor, _name).__get__] = view(getattr(Tensor, _name).__get__, _name)
+
+
+@rule(torch.roll, Tensor.roll, torch.flip, Tensor.flip)
+def rolled(t: Tracer, input: Tensor, *_: Any, **__: Any) -> Any:
+    if not input.is_meta:
+        return NotImplemented
+    return t.emit("copy", "roll", (input,), t.new(tuple(input.shape), input.dtype))
+
+
+@rule(Tensor.__setitem__)
+def setitem(t: Tracer, input: Tensor, index: Any, value: Any) -> Any:
+    """Writing a part in place: the rest of the tensor stays, so that it is both an input and the output."""
+    if not input.is_meta or not _is_basic(index) or t.is_own(input):
+        return NotImplemented
+    with torch.no_grad():
+        part = input[index]  # torch checks that it is there
+    if isinstance(value, Tensor):
+        if formulas.broadcast(tuple(part.shape), tuple(value.shape)[-max(1, part.dim()) :]) != tuple(part.shape):
+            raise ShapeError(f"cannot write {tuple(value.shape)} into {tuple(part.shape)}")
+        t.emit("copy", "setitem", (input, value), input)
+    else:
+        t.emit("copy", "setitem", (input,), input)
+    return None
 
 
 # ---- conversions ------------------------------------------------------------------------------------------------
@@ -265,6 +288,31 @@ def _factory(function: Callable[..., Any]) -> Callable[..., Any]:
 
 for _name in ("zeros", "ones", "empty", "full", "arange", "eye", "linspace", "rand", "randn"):
     RULES[getattr(torch, _name)] = _factory(getattr(torch, _name))
+
+
+def _new(name: str) -> None:
+    def new(t: Tracer, input: Tensor, *size: Any, dtype=None, device=None, **_: Any) -> Any:
+        if not input.is_meta or device is not None:
+            return NotImplemented
+        sizes = size[0] if size and not isinstance(size[0], int) else size
+        return t.emit("copy", name, (input,), t.new(tuple(sizes), dtype or input.dtype))
+
+    RULES[getattr(Tensor, name)] = new
+
+
+def _like(function: Callable[..., Any]) -> None:
+    def like(t: Tracer, input: Tensor, *_: Any, dtype=None, device=None, **__: Any) -> Any:
+        if not input.is_meta or device is not None:
+            return NotImplemented
+        return t.emit("copy", function.__name__, (input,), t.new(tuple(input.shape), dtype or input.dtype))
+
+    RULES[function] = like
+
+
+for _name in ("new_zeros", "new_ones", "new_empty"):
+    _new(_name)
+for _function in (torch.zeros_like, torch.ones_like, torch.empty_like, torch.full_like):
+    _like(_function)
 
 
 @rule(torch.tensor)
