@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lamina.errors import InputError
+from lamina.errors import InputError, LaminaError
 from lamina.sources import resolve
 from lamina.zoo import registry
 
@@ -73,7 +73,7 @@ def nets(tmp_path: Path) -> str:
 
 
 def refused(model: str) -> str:
-    with pytest.raises(InputError) as raised:
+    with pytest.raises(LaminaError) as raised:
         resolve(model).workload()
     assert "\n" not in str(raised.value)
     return str(raised.value)

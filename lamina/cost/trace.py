@@ -561,7 +561,8 @@ def _opened(func: Any) -> Any:
     if found is func:
         found, namespace = None, getattr(func, "__globals__", {})
         checks = [name for name in namespace if name.startswith("has_torch_function")]
-        if isinstance(func, FunctionType) and checks and func not in rules.WHOLE:
+        own = str(getattr(func, "__module__", "")).startswith("torch.")  # a function of others that asks is one operation
+        if own and isinstance(func, FunctionType) and checks and func not in rules.WHOLE:
             plain = {**namespace, **dict.fromkeys(checks, lambda *_: False)}
             found = FunctionType(func.__code__, plain, func.__name__, func.__defaults__, func.__closure__)
             found.__kwdefaults__ = func.__kwdefaults__
