@@ -73,7 +73,7 @@ def nets(tmp_path: Path) -> str:
 
 
 def refused(model: str) -> str:
-    with pytest.raises(LaminaError) as raised:
+    with pytest.raises(InputError) as raised:
         resolve(model).workload()
     assert "\n" not in str(raised.value)
     return str(raised.value)
@@ -148,7 +148,7 @@ def test_mistakes_in_a_file_are_named(nets, tmp_path):
     assert "fails() raised OSError: no such table" in refused(f"{nets}:fails")
     assert "number() gave a int, not a torch.nn.Module" in refused(f"{nets}:number")
     assert refused(f"{tmp_path}/none.py:build") == f"{tmp_path}/none.py: no such file"
-    with pytest.raises(InputError, match=r"Raises on 1x8: .*the stage is missing.*nets.py:29"):
+    with pytest.raises(LaminaError, match=r"Raises on 1x8: .*the stage is missing.*nets.py:29"):
         resolve(f"{nets}:Raises").workload({None: (1, 8)})
     bad = tmp_path / "bad.py"
     bad.write_text("import torch\n\nraise ValueError('no')\n")
