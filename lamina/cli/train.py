@@ -94,6 +94,7 @@ def finish(recipe: Any, folder: Path, data: Path | None) -> dict[str, Any]:
 
     from lamina.infer.evaluate import evaluate
     from lamina.report import curves
+    from lamina.train import launch
     from lamina.train.loop import METRICS, WEIGHTS
 
     rows = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
@@ -109,6 +110,7 @@ def finish(recipe: Any, folder: Path, data: Path | None) -> dict[str, Any]:
     test = _test_set(recipe, data)
     if test is not None:
         result["test"] = evaluate(recipe.network, test, folder / WEIGHTS)
+        launch.stamp(folder / WEIGHTS, {"result": json.dumps(result["test"])})
     if recipe.mark is not None:
         result["published"] = {"measure": recipe.mark.measure, "value": recipe.mark.value, "source": recipe.mark.source}
     result["folder"] = str(folder)

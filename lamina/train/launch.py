@@ -3,8 +3,9 @@
 import contextlib
 import logging
 import os
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,26 @@ def prepare(recipe: Recipe, out: Path, resume: bool) -> None:
         checkpoint.replace(config, dump(recipe).encode())
     except OSError as error:
         raise LaminaError(f"{config} cannot be written ({error.strerror or error})") from error
+
+
+def stamp(weights: Path, facts: Mapping[str, str]) -> None:
+    """Write further facts into the metadata of a safetensors file: its result, and the commit of this code, if the code is
+    a checkout's."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save
+
+    with safe_open(weights, "pt") as file:
+        metadata = dict(file.metadata()) | dict(facts)
+    folder = Path(__file__).parent
+    git = ["git", "-C", str(folder)]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        subprocess.run([*git, "ls-files", "--error-unmatch", __file__], check=True, capture_output=True, timeout=10)
+        head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True, timeout=10)
+        metadata["commit"] = head.stdout.strip()
+    try:
+        checkpoint.replace(weights, save(load_file(weights), metadata))
+    except OSError as error:
+        raise LaminaError(f"{weights} cannot be written ({error.strerror or error})") from error
 
 
 def spawn(arguments: list[str], processes: Processes) -> None:
