@@ -56,7 +56,8 @@ class Meter:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
-        self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        # Standard output stays where it is told to go: a file of metrics is no part of the bar.
+        self.bar = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty())
         self.task = self.bar.add_task(label, total=total, completed=done, text="")
 
     def __enter__(self) -> "Meter":

@@ -137,6 +137,8 @@ def _print_table(net: Network, workload: Workload, figures: dict[str, Any], by: 
         out.print(f"memory for training with {step['optimizer']} {units.bytes_(step['total'])}: {text}")
     if workload.parameters_unused:
         out.print(f"{workload.parameters_unused:,} of the parameters are not used by this call")
+    if workload.parameters_active != total.parameters:
+        out.print(f"{workload.parameters_active:,} of the parameters are active for a token: a router chooses among experts")
     if total.trainable != total.parameters:
         out.print(f"{total.trainable:,} of the parameters are trainable")
     for operator in workload.coverage.unknown:
