@@ -59,7 +59,6 @@ def run(network: str, seed: int, folder: Path) -> None:
     if (out / loop.WEIGHTS).exists():
         return
     resume = (out / loop.CONFIG).exists()
-    launch.prepare(plan, out, resume)
     print(network, seed, launch.train(plan, out, None, launch.Processes(threads=1), resume), flush=True)
 
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+import tomllib
 
 import numpy as np
 import pytest
@@ -9,9 +11,10 @@ import torch
 from safetensors.torch import save_file
 
 import lamina
-from lamina.data import imagenet
+from lamina.data import imagenet, mnist
+from lamina.data.image import from_pixels
 from lamina.errors import InputError, LaminaError
-from lamina.infer import session
+from lamina.infer import session, translate
 from lamina.zoo import fitting, registry, weights
 
 
@@ -163,13 +166,43 @@ def test_fetched_weights_are_checked(tmp_path, monkeypatch, resnet):
     assert list(kept.parent.iterdir()) == []
 
 
-def test_the_shipped_lenet5():
-    file = weights.find("lenet5")
+SHIPPED = {"lenet5": ("top1", 99.1), "vit_mnist": ("top1", 98.0), "transformer_de_en": ("bleu", 55.0)}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_weights_say_where_they_are_from(name):
+    """The file's own metadata: how it was made, and what was measured; the card beside it has the same figure."""
+    file, (measure, least) = weights.find(name), SHIPPED[name]
     metadata = weights.read_metadata(file.path)
-    assert metadata["recipe"] == "lenet5_mnist" and float(metadata["test_top1"]) >= 99.0
-    assert json.loads(metadata["image"]) == file.image
-    assert (file.classes, file.score_scale) == ("mnist", 0.25)
-    assert file.path.with_suffix(".md").read_text().count("99.30") == 1
+    recipe = tomllib.loads(metadata["recipe"])
+    assert recipe["network"] == metadata["network"] == name and str(recipe["seed"]) == metadata["seed"]
+    assert re.fullmatch("[0-9a-f]{40}", metadata["commit"])
+    result = json.loads(metadata["result"])
+    assert result["model"] == name and result[measure] >= least
+    card = (file.path.parent / "README.md").read_text()
+    assert f"{result[measure]:.2f}" in next(line for line in card.splitlines() if file.path.name in line)
+    assert recipe["image"] == dict(file.image) if "image" in recipe else True
+    assert file.score_scale == recipe["loss"]["scale"]
+
+
+def test_shipped_weights_are_small():
+    folder = weights.find("lenet5").path.parent
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 25_000_000
+
+
+@pytest.mark.parametrize("name", ["lenet5", "vit_mnist"])
+def test_shipped_weights_read_digits(name, data):
+    """A quick look at 1,000 of the test digits; the whole set's figure is in the metadata."""
+    net = session.session(name)
+    pixels, labels = mnist.load("test")
+    right = (net.scores(from_pixels(pixels[:1000], net.image)).argmax(1) == labels[:1000]).sum()
+    assert int(right) >= 970  # the first thousand are the harder half's
+
+
+def test_shipped_weights_translate():
+    net = translate.translator("transformer_de_en")
+    answers = [row["target"] for row in net.translate(["Ich habe keine Zeit.", "Wo ist der Bahnhof?"])]
+    assert answers[0] in ("I don't have time.", "I have no time.") and "station" in answers[1]
 
 
 def test_class_names():

@@ -52,6 +52,8 @@ def convert(
 ) -> torch.onnx.ONNXProgram:
     """What `export_onnx` writes, with the program of `torch.export` that it was made from (its `exported_program`)."""
     require("onnx", "onnxscript")
+    if isinstance(inputs, Tensor):
+        raise InputError("the inputs are a sequence of tensors, one for each argument: (x,)")
     name, opset = type(module).__name__, OPSET if opset is None else opset
     arguments = example(module, inputs, dynamic_batch)
     absent = next((i for i, x in enumerate(arguments) if x is None), len(arguments))  # the exporter takes no None
