@@ -114,14 +114,69 @@ for _name in (
     "flatten", "unflatten", "reshape", "permute", "transpose", "squeeze", "unsqueeze", "chunk", "split", "unbind", "narrow",
     "movedim", "moveaxis", "select", "expand", "expand_as", "view", "view_as", "reshape_as", "contiguous", "t", "detach",
     "swapaxes", "swapdims", "clone", "broadcast_to", "ravel", "unfold", "diagonal", "tensor_split", "split_with_sizes",
-    "view_as_real", "view_as_complex", "adjoint", "repeat", "tile", "flip", "roll",
+    "view_as_real", "view_as_complex", "adjoint", "repeat", "tile", "flip",
 ):  # fmt: skip
     for _home in (torch, Tensor):
         if hasattr(_home, _name):
             RULES[getattr(_home, _name)] = view(getattr(_home, _name), _name)
-RULES[Tensor.__getitem__] = view(Tensor.__getitem__, "getitem")
+_AS_VIEW = {f: view(f, name) for f, name in ((torch.roll, "roll"), (Tensor.__getitem__, "getitem"))}
 for _name in ("T", "mT", "H", "mH", "data", "real", "imag"):
     RULES[getattr(Tensor, _name).__get__] = view(getattr(Tensor, _name).__get__, _name)
+
+
+@rule(torch.roll, Tensor.roll)
+def roll(t: Tracer, input: Tensor, shifts: Any, dims: Any = ()) -> Any:
+    """torch's own meta kernel is written in Python: it takes 30 times as long."""
+    axes = (dims,) if isinstance(dims, int) else tuple(dims)
+    count = 1 if isinstance(shifts, int) else len(shifts)
+    fits = len(axes) == count and all(-input.dim() <= axis < input.dim() for axis in axes)
+    if not fits or not input.is_meta or not input.is_contiguous():
+        return _AS_VIEW[torch.roll](t, input, shifts, dims)
+    return t.emit("copy", "roll", (input,), t.new(tuple(input.shape), input.dtype))
+
+
+@rule(Tensor.__getitem__)
+def getitem(t: Tracer, input: Tensor, index: Any) -> Any:
+    if type(index) is not Tensor:
+        return _AS_VIEW[Tensor.__getitem__](t, input, index)
+    if index.dtype not in (torch.int64, torch.int32) or not input.dim() or not (input.is_meta or t.is_weight(input)):
+        return NotImplemented
+    return t.emit("copy", "getitem", (input, index), t.new((*index.shape, *input.shape[1:]), input.dtype))
+
+
+@rule(Tensor.__setitem__)
+def setitem(t: Tracer, input: Tensor, index: Any, value: Any) -> Any:
+    """A number in a rectangle. Beneath are its tensor of one element, the slices that narrow, and a view, an expansion and
+    a copy of it."""
+    parts = index if isinstance(index, tuple) else (index,)
+    if type(value) not in (int, float) or not input.is_meta or len(parts) > input.dim() or t.is_own(input):
+        return NotImplemented
+    narrowing = 0
+    for part, size in zip(parts, input.shape, strict=False):
+        if type(part) is not slice or part.step is not None or isinstance(part.start, Tensor) or isinstance(part.stop, Tensor):
+            return NotImplemented
+        narrowing += part.indices(size) != (0, size, 1)
+    t.emit("copy", "setitem", (input,), input, workspace=input.element_size(), operators=(0, 4 + narrowing))
+    return None
+
+
+def _new(name: str) -> None:
+    def new(t: Tracer, input: Tensor, *size: Any, dtype: torch.dtype | None = None, **options: Any) -> Any:
+        shape = tuple(size[0]) if len(size) == 1 and isinstance(size[0], (tuple, list)) else size
+        if options or not input.is_meta or not all(type(n) is int for n in shape):
+            return NotImplemented
+        return t.emit("copy", name, (input,), t.new(shape, dtype or input.dtype))
+
+    RULES[getattr(Tensor, name)] = new
+
+
+for _name in ("new_zeros", "new_ones", "new_empty"):
+    _new(_name)
+
+
+@rule(torch._assert)
+def check(t: Tracer, condition: Any, message: Any) -> Any:
+    return NotImplemented if isinstance(condition, Tensor) else torch._assert(condition, message)
 
 
 # ---- conversions ------------------------------------------------------------------------------------------------
