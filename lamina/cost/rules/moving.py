@@ -20,24 +20,21 @@ if TYPE_CHECKING:
 
 @rule(torch.cat, torch.concat, torch.concatenate)
 def cat(t: Tracer, tensors, dim: int = 0, *, out=None, axis: int | None = None) -> Tensor:
-    parts = [x for x in tensors if x.dim() != 1 or x.numel()]  # torch skips empty vectors
+    parts, shapes = list(tensors), [tuple(x.shape) for x in tensors]
+    if (0,) in shapes:  # torch skips empty vectors
+        parts = [x for x, shape in zip(parts, shapes, strict=True) if shape != (0,)]
+        shapes = [shape for shape in shapes if shape != (0,)]
     if out is not None or not parts or not (parts[0].is_meta or any(x.is_meta for x in parts) or t.is_weight(*parts)):
         return NotImplemented
-    shape, dtype = list(parts[0].shape), parts[0].dtype
-    place = (dim if axis is None else axis) % len(shape)
-    wide, total = shape.copy(), 0
-    for part in parts:
-        own = list(part.shape)
-        if part.dtype != dtype:
-            return NotImplemented
-        if len(own) == len(wide):
-            total += own[place]
-            own[place] = wide[place]
-        if own != wide:
-            shapes = " and ".join(formulas._x(x.shape) for x in parts)
-            raise ShapeError(f"cannot concatenate {shapes} along axis {place}")
-    shape[place] = total
-    return t.emit("copy", "cat", parts, t.new(tuple(shape), dtype), attributes={"dim": place})
+    first, dtype = shapes[0], parts[0].dtype
+    if any([x.dtype is not dtype for x in parts]):
+        return NotImplemented
+    place = (dim if axis is None else axis) % len(first)
+    around = first[:place], first[place + 1 :]
+    if any(len(shape) != len(first) or (shape[:place], shape[place + 1 :]) != around for shape in set(shapes)):
+        raise ShapeError(f"cannot concatenate {' and '.join(map(formulas._x, shapes))} along axis {place}")
+    shape = (*around[0], sum([shape[place] for shape in shapes]), *around[1])
+    return t.emit("copy", "cat", parts, t.new(shape, dtype), attributes={"dim": place})
 
 
 @rule(F.pad)
