@@ -4,7 +4,7 @@ import linecache
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, compress
 from operator import is_
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 HERE = str(Path(__file__).parent)
+CONTAINERS = {dict, list, set}
 
 
 @contextmanager
@@ -23,16 +24,12 @@ def restored(modules: Iterable[nn.Module]) -> Iterator[None]:
 
     Only what changed is written, so that another thread that uses the same module sees no difference.
     """
-    tables: list[dict[Any, Any]] = []
-    others: list[Any] = []  # lists and sets
-    for module in modules:
-        attributes = vars(module)
-        tables.append(attributes)
-        for value in attributes.values():  # a module's parameters, buffers and children are dictionaries among them
-            if type(value) is dict:
-                tables.append(value)
-            elif type(value) in (list, set):
-                others.append(value)
+    tables: list[dict[Any, Any]] = [vars(module) for module in modules]
+    # A module has twenty attributes: what looks at each of them runs in C.
+    values = list(chain.from_iterable(map(dict.values, tables)))
+    kept = list(compress(values, map(CONTAINERS.__contains__, map(type, values))))
+    tables += [value for value in kept if type(value) is dict]  # a module's parameters, buffers and children among them
+    others: list[Any] = [value for value in kept if type(value) is not dict]
     copies, other_copies = [table.copy() for table in tables], [other.copy() for other in others]
     before = [*chain.from_iterable(map(dict.values, tables)), *chain.from_iterable(others)]
     try:

@@ -26,10 +26,10 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
-from lamina.cost import aten, custom, rules, state
+from lamina.cost import aten, custom, drafts, rules, state
 from lamina.cost.formulas import ShapeError
 from lamina.errors import InputError, LaminaError
-from lamina.workload import Coverage, Kind, Layer, Lifetime, Loops, Part, Tensor, Unknown, Weight, Workload
+from lamina.workload import Coverage, Kind, Layer, Loops, Part, Tensor, Unknown, Weight, Workload
 
 META = torch.device("meta")
 BUFFER = object()  # a module's buffer: neither a weight nor an activation
@@ -70,18 +70,20 @@ class Frame:
 
 
 class Storage:
-    """An allocation: how many tensors of it are alive, and since and until which layer it lives."""
+    """An allocation: how many tensors of it are alive, and since and until which layer it lives; `address` is its own in
+    C++."""
 
-    __slots__ = ("born", "bytes", "freed", "key", "living")
+    __slots__ = ("address", "born", "bytes", "freed", "key", "living")
 
-    def __init__(self, key: int, bytes: int, born: int):
-        self.key, self.bytes, self.born, self.freed, self.living = key, bytes, born, -2, 0
+    def __init__(self, key: int, bytes: int, born: int, address: int = 0):
+        self.key, self.bytes, self.born, self.address = key, bytes, born, address
+        self.freed, self.living = -2, 0
 
 
 class _Death(weakref.ref):
     """A weak reference that knows whose death it reports."""
 
-    __slots__ = ("address", "key", "storage")
+    __slots__ = ("key", "storage")
 
 
 class Tracer(TorchFunctionMode):
@@ -105,7 +107,8 @@ class Tracer(TorchFunctionMode):
         self.stale: set[int] = set()  # addresses of real tensors into which a trace would have written
         self.twins: dict[int, torch.Tensor] = {}  # a real tensor's stand-in on the meta device
         self.hold: list[Any] = []
-        self.deaths: set[_Death] = set()
+        self.deaths: dict[int, _Death] = {}  # by id(tensor)
+        self.died = self._died  # bound once
         self.undo: list[tuple[Any, Any, Any]] = []  # attributes of weights that the forward set: setter, tensor, value
         self.opening: list[Any] = []  # functions of torch whose Python is running
         self.running = False
@@ -123,6 +126,7 @@ class Tracer(TorchFunctionMode):
         tied weight. A compiled submodule has the path of its original."""
         groups: dict[tuple[int, tuple[int, ...]], tuple[list[str], nn.Parameter, Part]] = {}
         buffers: dict[int, torch.Tensor] = {}
+        known, own_storage = self.known, self.own_storage
         waiting: list[tuple[str, nn.Module]] = [("", self.module)]
         while waiting:
             path, module = waiting.pop()
@@ -143,31 +147,28 @@ class Tracer(TorchFunctionMode):
             for buffer in module._buffers.values():
                 if buffer is not None:
                     buffers[id(buffer)] = buffer
-            if not module._parameters:
-                continue
-            norm = "Norm" in kind
             for name, parameter in module._parameters.items():
                 if parameter is None:
                     continue
                 key = (parameter.untyped_storage()._cdata, tuple(parameter.shape))
                 group = groups.get(key)
                 if group is None:
-                    part: Part = "norm" if norm else "bias" if name.endswith("bias") else "weight"
+                    part: Part = "norm" if "Norm" in kind else "bias" if name.endswith("bias") else "weight"
                     group = groups[key] = ([], parameter, part)
                 group[0].append(prefix + name)
                 self.hold.append((parameter, key))
         weights = {}
         for number, ((address, shape), (names, first, part)) in enumerate(groups.items()):
-            weight = Weight(tuple(names), shape, dtype_name(first.dtype), number, part, first.requires_grad)
-            self.own_storage[address] = weights[address, shape] = weight
+            weight = drafts.weight(tuple(names), shape, dtype_name(first.dtype), number, part, first.requires_grad)
+            own_storage[address] = weights[address, shape] = weight
         for parameter, key in self.hold:
-            self.known[id(parameter)] = weights[key]
+            known[id(parameter)] = weights[key]
         for key, buffer in buffers.items():
-            self.known[key] = BUFFER
-            self.own_storage.setdefault(buffer.untyped_storage()._cdata, BUFFER)
+            known[key] = BUFFER
+            own_storage.setdefault(buffer.untyped_storage()._cdata, BUFFER)
             self.buffers += buffer.numel()
-            self.buffer_bytes += buffer.numel() * buffer.element_size()
-            self.hold.append(buffer)
+            self.buffer_bytes += buffer.nbytes
+        self.hold += buffers.values()
         return tuple(weights.values())
 
     def run(self, inputs: Sequence[Any], kwargs: Mapping[str, Any], name: str) -> Workload:
@@ -253,32 +254,30 @@ class Tracer(TorchFunctionMode):
         address = memory._cdata
         storage = self.storage_of.get(address)
         if storage is None:
-            storage = Storage(len(self.storages), memory.nbytes(), len(self.layers) if self.running else -1)
+            storage = Storage(len(self.storages), memory.nbytes(), len(self.layers) if self.running else -1, address)
             self.storages.append(storage)
             self.storage_of[address] = storage
-        key = id(tensor)
-        tensors = self.tensors
-        found = Tensor(
-            len(tensors), tuple(tensor.shape), dtype_name(tensor.dtype), storage.key, storage.bytes, role, requires_grad
-        )
+        key, dtype = id(tensor), tensor.dtype
+        tensors, known = self.tensors, self.known
+        name = _DTYPES.get(dtype) or dtype_name(dtype)
+        found = drafts.tensor(len(tensors), tuple(tensor.shape), name, storage.key, storage.bytes, role, requires_grad)
         tensors.append(found)
-        if type(self.known.get(key)) is not Tensor:
+        if type(known.get(key)) is not Tensor:
             storage.living += 1
-            death = _Death(tensor, self._died)
-            death.key, death.address, death.storage = key, address, storage
-            self.deaths.add(death)
-        self.known[key] = found
+            self.deaths[key] = death = _Death(tensor, self.died)
+            death.key, death.storage = key, storage
+        known[key] = found
         return found
 
     def _died(self, death: _Death) -> None:
-        self.deaths.discard(death)
-        self.known.pop(death.key, None)
-        storage = death.storage
+        key, storage = death.key, death.storage
+        del self.deaths[key]
+        self.known.pop(key, None)
         storage.living -= 1
         if storage.living == 0:
             storage.freed = max(len(self.layers) - 1, storage.born)
-            if self.storage_of.get(death.address) is storage:
-                del self.storage_of[death.address]
+            if self.storage_of.get(storage.address) is storage:
+                del self.storage_of[storage.address]
 
     def identify(self, tensor: torch.Tensor) -> Any:
         """A tensor's record, its `Weight`, or BUFFER. A tensor from nowhere (a constant in a closure) gets a record
@@ -355,7 +354,7 @@ class Tracer(TorchFunctionMode):
         """Record one operation. `saved` are tensors kept for the backward pass (an int is so many bytes of a mask,
         indices or statistics); it is stored only where a gradient flows. Returns `output`."""
         frame, known = self.stack[-1], self.known
-        records: list[Tensor] = []
+        read: list[Tensor] = []
         weights: list[Weight] = []
         grad = False
         for tensor in inputs:
@@ -365,21 +364,21 @@ class Tracer(TorchFunctionMode):
                     continue
                 found = self.identify(tensor)
             if type(found) is Tensor:
-                records.append(found)
+                read.append(found)
                 if found.requires_grad:
                     grad = True
             elif found is not BUFFER:
                 weights.append(found)
                 if found.trainable:
                     grad = True
-        results = (output,) if isinstance(output, torch.Tensor) else output
         grad = grad and self.grad
-        if not grad:
-            produced = [self.register(t, False) for t in results]
-            keep = ()
+        if isinstance(output, torch.Tensor):
+            results: Sequence[torch.Tensor] = (output,)
+            made = (self.register(output, grad and (output.is_floating_point() or output.is_complex())),)
         else:
-            produced = [self.register(t, t.is_floating_point() or t.is_complex()) for t in results]
-            keep = self._keep(saved)
+            results = output
+            made = tuple([self.register(t, grad and (t.is_floating_point() or t.is_complex())) for t in results])
+        keep = self._keep(saved) if grad else ()
         if loops and results and results[0].is_complex():
             loops = tuple(replace(nest, times=4 * nest.times) for nest in loops)  # four real products make a complex one
         if operators is not None:
@@ -392,7 +391,7 @@ class Tracer(TorchFunctionMode):
         frame.layers += 1
         self.frames.append(frame)
         self.layers.append(
-            Layer(
+            drafts.layer(
                 "",  # `_finish` names it
                 frame.path,
                 frame.type,
@@ -400,8 +399,8 @@ class Tracer(TorchFunctionMode):
                 kind,
                 op,
                 attributes or {},
-                tuple(records),
-                tuple(produced),
+                tuple(read),
+                made,
                 tuple(weights),
                 loops,
                 ops or {},
@@ -450,6 +449,8 @@ class Tracer(TorchFunctionMode):
                 result = rule(self, *args, **kwargs) if kwargs else rule(self, *args)
                 if result is not NotImplemented:
                     return result
+            elif func in rules.TRANSPARENT:
+                return func(*args, **kwargs) if kwargs else func(*args)
             return self._without_rule(func, args, kwargs or {})
         except ShapeError as error:
             raise InputError(f"{self.where()}: {error}") from error
@@ -459,8 +460,6 @@ class Tracer(TorchFunctionMode):
             if func.__name__ == "__set__" and self.is_own(args[0]):
                 self.undo.append((func, args[0], func.__self__.__get__(args[0])))
             return func(*args)
-        if func in rules.TRANSPARENT:
-            return func(*args, **kwargs)
         if func is torch._C._set_grad_enabled:
             if args[0] or torch.is_grad_enabled():  # else it was off already: within a custom function's forward
                 self.grad = bool(args[0])
@@ -509,7 +508,7 @@ class Tracer(TorchFunctionMode):
         names = self._names()
         for layer, text in zip(self.layers, names, strict=True):
             object.__setattr__(layer, "name", text)  # nobody else has seen the record yet
-        lifetimes = tuple([Lifetime(s.key, s.bytes, s.born, last if s.freed == -2 else s.freed) for s in self.storages])
+        lives = [drafts.lifetime(s.key, s.bytes, s.born, last if s.freed == -2 else s.freed) for s in self.storages]
         unknown = [Unknown(op, names[at], tuple(given), tuple(made)) for at, op, given, made in self.unknown]
         return Workload(
             name=name,
@@ -518,7 +517,7 @@ class Tracer(TorchFunctionMode):
             layers=tuple(self.layers),
             weights=self.weights,
             buffers=self.buffers,
-            lifetimes=lifetimes,
+            lifetimes=tuple(lives),
             lifetime_rule="eager",
             coverage=Coverage(self.counted, self.free, tuple(unknown)),
             buffer_bytes=self.buffer_bytes,

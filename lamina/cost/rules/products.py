@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lamina.cost import formulas
-from lamina.cost.formulas import per_axis
+from lamina.cost import drafts, formulas
+from lamina.cost.formulas import Shape, per_axis
 from lamina.cost.rules.table import rule
 from lamina.workload import Kind, Loops
 
@@ -18,17 +19,31 @@ if TYPE_CHECKING:
     from lamina.cost.trace import Tracer
 
 
+# Repeated blocks have the same shapes: shape and nest (without operands) of each are computed once.
+_linear = lru_cache(4096)(formulas.linear)
+_matmul = lru_cache(4096)(formulas.matmul)
+
+
+@lru_cache(4096)
+def _convolution(x: Shape, w: Shape, stride: Any, padding: Any, dilation: Any, groups: int) -> tuple[Shape, Loops]:
+    dilations, steps = per_axis(dilation, len(w) - 2), per_axis(stride, len(w) - 2)
+    return formulas.convolution(x, w, steps, formulas.resolve_padding(padding, w[2:], dilations), dilations, groups)
+
+
+def _fixed(setting: Any) -> Any:
+    return tuple(setting) if isinstance(setting, list) else setting
+
+
 @rule(torch.conv1d, torch.conv2d, torch.conv3d)
 def convolution(t: Tracer, input: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
     w = tuple(weight.shape)
-    axes = len(w) - 2
-    dilations = per_axis(dilation, axes)
-    pads = formulas.resolve_padding(padding, w[2:], dilations)
-    steps, operands = per_axis(stride, axes), t.operands(input, weight, bias)
-    shape, nest = formulas.convolution(tuple(input.shape), w, steps, pads, dilations, groups, operands)
+    settings = _fixed(stride), _fixed(padding), _fixed(dilation)
+    operands = t.operands(input, weight, bias)
+    shape, nest = _convolution(tuple(input.shape), w, *settings, groups)
     out = t.new(shape, input.dtype)
     ops = {"add": math.prod(shape)} if bias is not None else {}
-    return t.emit("conv", f"conv{axes}d", (input, weight, bias), out, (nest,), ops, saved=(input, weight))
+    nests = (drafts.named(nest, operands),)
+    return t.emit("conv", f"conv{len(w) - 2}d", (input, weight, bias), out, nests, ops, saved=(input, weight))
 
 
 @rule(torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d)
@@ -47,10 +62,12 @@ def transposed_convolution(
 
 @rule(F.linear)
 def linear(t: Tracer, input: Tensor, weight: Tensor, bias=None) -> Tensor:
-    shape, nest = formulas.linear(tuple(input.shape), tuple(weight.shape), t.operands(input, weight, bias))
+    operands = t.operands(input, weight, bias)
+    shape, nest = _linear(tuple(input.shape), tuple(weight.shape))
     out = t.new(shape, input.dtype)
     ops = {"add": math.prod(shape)} if bias is not None else {}
-    return t.emit("linear", "linear", (input, weight, bias), out, (nest,), ops, saved=(input, weight))
+    nests = (drafts.named(nest, operands),)
+    return t.emit("linear", "linear", (input, weight, bias), out, nests, ops, saved=(input, weight))
 
 
 @rule(torch.matmul, torch.mm, torch.bmm, Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.__matmul__, torch.linalg.matmul)
@@ -58,10 +75,11 @@ def matmul(t: Tracer, input: Tensor, other: Tensor, *, out=None, out_dtype=None)
     """With one of the module's weights it is a linear layer."""
     if out is not None or out_dtype is not None or not (input.is_meta or other.is_meta or t.is_weight(input, other)):
         return NotImplemented
-    shape, nest = formulas.matmul(tuple(input.shape), tuple(other.shape), t.operands(input, other))
+    operands = t.operands(input, other)
+    shape, nest = _matmul(tuple(input.shape), tuple(other.shape))
     result = t.new(shape, input.dtype)
     kind: Kind = "linear" if t.is_weight(input, other) else "matmul"
-    return t.emit(kind, "matmul", (input, other), result, (nest,), saved=(input, other))
+    return t.emit(kind, "matmul", (input, other), result, (drafts.named(nest, operands),), saved=(input, other))
 
 
 @rule(Tensor.__rmatmul__)
