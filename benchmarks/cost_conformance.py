@@ -49,7 +49,8 @@ def lamina(module: nn.Module, *inputs: Tensor) -> Counts:
     work = trace(module, *inputs)
     if work.coverage.unknown:
         raise NotImplementedError(f"listed as unknown: {work.coverage.unknown[0].op}")
-    return work.total().macs, work.total().parameters
+    total = work.total()
+    return total.macs, total.parameters
 
 
 def flop_counter(module: nn.Module, *inputs: Tensor) -> Counts:

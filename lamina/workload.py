@@ -43,7 +43,7 @@ class Tensor:
 
     @property
     def bytes(self) -> int:
-        return self.numel * DTYPE_BYTES[self.dtype]
+        return math.prod(self.shape) * DTYPE_BYTES[self.dtype]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Weight:
 
     @property
     def bytes(self) -> int:
-        return self.numel * DTYPE_BYTES[self.dtype]
+        return math.prod(self.shape) * DTYPE_BYTES[self.dtype]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class Layer:
 
     @property
     def macs(self) -> int:
-        return sum(nest.macs for nest in self.loops)
+        return sum([nest.macs for nest in self.loops]) if self.loops else 0
 
     @property
     def parameters(self) -> int:
@@ -129,10 +129,11 @@ class Layer:
     def backward_macs(self) -> int:
         """The products of the backward pass: for each nest one for the gradient of its input and one for that of its
         weight, as far as they need one. A factor that is made within the layer needs one if the layer's result does."""
-        flows = any(t.requires_grad for t in self.outputs)
+        if not self.loops or not any(t.requires_grad for t in self.outputs):
+            return 0
         needs: dict[int | str, bool] = {t.id: t.requires_grad for t in self.inputs}
         needs |= {name: w.trainable for w in self.weights for name in w.names} | {"buffer": False}
-        return sum(nest.macs * sum(needs.get(x, flows) for x in nest.operands[:2]) for nest in self.loops) if flows else 0
+        return sum(nest.macs * sum(needs.get(x, True) for x in nest.operands[:2]) for nest in self.loops)
 
     @property
     def intensity(self) -> float:
@@ -143,7 +144,7 @@ class Layer:
     @property
     def activations(self) -> int:
         """The elements of the outputs of convolutions, linear layers and matrix products."""
-        return sum(t.numel for t in self.outputs) if self.loops else 0
+        return sum([t.numel for t in self.outputs]) if self.loops else 0
 
     @property
     def bytes_read(self) -> int:
@@ -152,11 +153,12 @@ class Layer:
             return 0
         if self.kind == "embedding":
             return sum(t.bytes for t in self.inputs) + self.bytes_written
-        return sum(t.bytes for t in unique(self.inputs)) + sum(w.bytes for w in self.weights)
+        inputs = self.inputs if len(self.inputs) < 2 else unique(self.inputs)
+        return sum([t.bytes for t in inputs]) + sum([w.bytes for w in self.weights])
 
     @property
     def bytes_written(self) -> int:
-        return 0 if self.kind == "view" else sum(t.bytes for t in self.outputs)
+        return 0 if self.kind == "view" else sum([t.bytes for t in self.outputs])
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import linecache
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, compress
 from operator import is_
@@ -18,7 +18,7 @@ CONTAINERS = {dict, list, set}
 
 
 @contextmanager
-def restored(modules: Iterable[nn.Module]) -> Iterator[None]:
+def restored(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Put the modules' attributes back: what a forward stores on its module (a cache, the last input, a flag) goes, what
     it took away comes back. Lists, dictionaries and sets among the attributes get their items back.
 
@@ -30,21 +30,25 @@ def restored(modules: Iterable[nn.Module]) -> Iterator[None]:
     kept = list(compress(values, map(CONTAINERS.__contains__, map(type, values))))
     tables += [value for value in kept if type(value) is dict]  # a module's parameters, buffers and children among them
     others: list[Any] = [value for value in kept if type(value) is not dict]
-    copies, other_copies = [table.copy() for table in tables], [other.copy() for other in others]
-    before = [*chain.from_iterable(map(dict.values, tables)), *chain.from_iterable(others)]
+    inner = tables[len(modules) :]
+    before = [*values, *chain.from_iterable(map(dict.values, inner)), *chain.from_iterable(others)]
+    keys, sizes = list(chain.from_iterable(tables)), [len(x) for x in chain(tables, others)]
     try:
         yield
     finally:
         after = [*chain.from_iterable(map(dict.values, tables)), *chain.from_iterable(others)]
         if len(before) != len(after) or not all(map(is_, before, after)):
-            for table, saved in zip(tables, copies, strict=True):
-                if len(table) != len(saved) or not all(map(is_, table.values(), saved.values())):
-                    table.clear()
-                    table.update(saved)
-            for other, saved in zip(others, other_copies, strict=True):
-                if len(other) != len(saved) or not all(map(is_, other, saved)):
-                    other.clear()
-                    (other.extend if isinstance(other, list) else other.update)(saved)
+            start = 0
+            for container, size in zip(chain(tables, others), sizes, strict=True):
+                saved = before[start : start + size]
+                now = container.values() if isinstance(container, dict) else container
+                if len(container) != size or not all(map(is_, now, saved)):
+                    container.clear()
+                    if isinstance(container, dict):
+                        container.update(zip(keys[start : start + size], saved, strict=True))
+                    else:
+                        (container.extend if isinstance(container, list) else container.update)(saved)
+                start += size
 
 
 # ---- whose line ------------------------------------------------------------------------------------------------------

@@ -108,7 +108,6 @@ class Tracer(TorchFunctionMode):
         self.twins: dict[int, torch.Tensor] = {}  # a real tensor's stand-in on the meta device
         self.hold: list[Any] = []
         self.deaths: dict[int, _Death] = {}  # by id(tensor)
-        self.died = self._died  # bound once
         self.undo: list[tuple[Any, Any, Any]] = []  # attributes of weights that the forward set: setter, tensor, value
         self.opening: list[Any] = []  # functions of torch whose Python is running
         self.running = False
@@ -183,6 +182,9 @@ class Tracer(TorchFunctionMode):
             raise
         except Exception as error:
             raise self._explained(error, *given) from error
+        finally:
+            # A death's callback holds the tracer, which holds the death: without this all of it would wait for a collection.
+            self.deaths.clear()
         for tensor in _leaves(result):
             found = self.known.get(id(tensor))
             if isinstance(found, Tensor):
@@ -264,7 +266,7 @@ class Tracer(TorchFunctionMode):
         tensors.append(found)
         if type(known.get(key)) is not Tensor:
             storage.living += 1
-            self.deaths[key] = death = _Death(tensor, self.died)
+            self.deaths[key] = death = _Death(tensor, self._died)
             death.key, death.storage = key, storage
         known[key] = found
         return found

@@ -81,7 +81,10 @@ def view(function: Callable[..., Any], name: str) -> Callable[..., Any]:
             if not input.is_floating_point() or not t.is_own(input):
                 return NotImplemented
             source = t.meta(input)
-        with torch.no_grad():
+        if source.requires_grad:  # a weight on the meta device
+            with torch.no_grad():
+                out = function(source, *args, **kwargs)
+        else:
             out = function(source, *args, **kwargs)
         if isinstance(out, Tensor):
             if out is input:  # nothing happened
