@@ -364,17 +364,22 @@ class Workload:
         return replace(self, layers=tuple(exact(layer) for layer in self.layers), attention="causal")
 
     @property
-    def peak_activation_bytes(self) -> int:
-        """The most bytes of activations alive at once, the network's input and each layer's workspace included."""
+    def live_bytes(self) -> list[int]:
+        """Bytes of activations alive while each layer runs, the network's input and the layer's workspace included."""
         change = [0] * (len(self.layers) + 2)
         for life in self.lifetimes:
             change[max(life.born, 0)] += life.bytes
             change[life.freed + 1] -= life.bytes
-        alive, peak = 0, 0
+        alive, found = 0, []
         for index, layer in enumerate(self.layers):
             alive += change[index]
-            peak = max(peak, alive + layer.workspace)
-        return peak
+            found.append(alive + layer.workspace)
+        return found
+
+    @property
+    def peak_activation_bytes(self) -> int:
+        """The most bytes of activations alive at once: the largest of `live_bytes`."""
+        return max(self.live_bytes, default=0)
 
     @property
     def saved_bytes(self) -> int:

@@ -3,11 +3,15 @@
 import ipaddress
 import itertools
 import os
+import shlex
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from lamina import cli
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 NUMBER = itertools.count()
@@ -76,3 +80,27 @@ def data(shared: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         pytest.skip(f"needs the shared data sets, and there is no {path}")
     monkeypatch.setenv("LAMINA_DATA", str(path))
     return path
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """`run("cost resnet50")` gives (exit code, standard output, standard error)."""
+
+    def call(line: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["lamina", *shlex.split(line)])
+        with pytest.raises(SystemExit) as exit:
+            cli.main()
+        captured = capsys.readouterr()
+        return exit.value.code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def ok(run: Any) -> Any:
+    def call(line: str) -> str:
+        code, out, err = run(line)
+        assert (code, err) == (0, ""), err
+        return out
+
+    return call

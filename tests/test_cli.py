@@ -22,30 +22,6 @@ DIGIT = CHECKOUT / "lamina/data/digits/7_00.png"
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """`run("cost resnet50")` gives (exit code, standard output, standard error)."""
-
-    def call(line: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["lamina", *shlex.split(line)])
-        with pytest.raises(SystemExit) as exit:
-            cli.main()
-        captured = capsys.readouterr()
-        return exit.value.code, captured.out, captured.err
-
-    return call
-
-
-@pytest.fixture
-def ok(run):
-    def call(line: str) -> str:
-        code, out, err = run(line)
-        assert (code, err) == (0, ""), err
-        return out
-
-    return call
-
-
-@pytest.fixture
 def refused(run):
     """The one line on standard error of a call that fails with `code` and prints nothing else."""
 

@@ -4,40 +4,14 @@ import csv
 import io
 import json
 import re
-import shlex
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
 
 import pytest
 
-from lamina import cli
 from lamina.cost import conventions
 from tests.test_report import VOID
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """`run("cost resnet18")` gives (exit code, standard output, standard error)."""
-
-    def call(line):
-        monkeypatch.setattr(sys, "argv", ["lamina", *shlex.split(line)])
-        with pytest.raises(SystemExit) as exit:
-            cli.main()
-        captured = capsys.readouterr()
-        return exit.value.code, captured.out, captured.err
-
-    return call
-
-
-@pytest.fixture
-def ok(run):
-    def call(line):
-        code, out, err = run(line)
-        assert (code, err) == (0, ""), err
-        return out
-
-    return call
 
 
 def rows(text):

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,29 +11,20 @@ import pytest
 import torch
 from PIL import Image
 
-from lamina import cli
 from lamina.train.recipe import names, read
 from tests import training
 from tests.test_train_recipes import write_pictures
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
+def run(run, monkeypatch, tmp_path):
     """`run("train tiny.toml")` in a folder with made data gives (exit code, standard output, standard error)."""
     training.write_mnist(tmp_path / "data")
     (tmp_path / "tiny.toml").write_text(training.TINY)
     (tmp_path / "text.toml").write_text(training.TINY_TEXT)
     monkeypatch.setenv("LAMINA_DATA", str(tmp_path / "data"))
     monkeypatch.chdir(tmp_path)
-
-    def call(line: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["lamina", *shlex.split(line)])
-        with pytest.raises(SystemExit) as exit:
-            cli.main()
-        captured = capsys.readouterr()
-        return exit.value.code, captured.out, captured.err
-
-    return call
+    return run
 
 
 @pytest.fixture

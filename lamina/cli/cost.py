@@ -8,7 +8,7 @@ from lamina.cli import figures as other_tools
 from lamina.cli import network, output, sizes
 from lamina.cli.network import Network
 from lamina.cli.output import Json
-from lamina.cost import conventions, memory, record
+from lamina.cost import conventions, record
 from lamina.errors import InputError, LaminaError
 from lamina.workload import Workload
 
@@ -100,7 +100,7 @@ def cost(
     if plot:
         from lamina.report.plot import profile
 
-        output.write_plot(plot, profile, workload, memory.live_bytes(workload), net.name)
+        output.write_plot(plot, profile, workload, workload.live_bytes, net.name)
     if html:
         _html(net, workload, figures, html)
     _check(net, workload, figures, limits)
@@ -159,7 +159,7 @@ def _html(net: Network, workload: Workload, figures: dict[str, Any], file: Path)
     from lamina.report import cost_page
 
     document = record.document(workload, net.name, net.shape, figures)
-    output.write_text(file, cost_page.render_cost(workload, document, memory.live_bytes(workload), net.shown, net.type))
+    output.write_text(file, cost_page.render_cost(workload, document, workload.live_bytes, net.shown, net.type))
 
 
 # ---- limits -------------------------------------------------------------------------------------------------------

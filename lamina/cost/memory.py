@@ -68,19 +68,6 @@ def inference_bytes(workload: Workload) -> int:
     return weight_bytes(workload) + workload.peak_activation_bytes
 
 
-def live_bytes(workload: Workload) -> list[int]:
-    """Bytes of activations alive while each layer runs, its workspace included; the largest is the peak."""
-    change = [0] * (len(workload.layers) + 2)
-    for life in workload.lifetimes:
-        change[max(life.born, 0)] += life.bytes
-        change[life.freed + 1] -= life.bytes
-    alive, found = 0, []
-    for index, layer in enumerate(workload.layers):
-        alive += change[index]
-        found.append(alive + layer.workspace)
-    return found
-
-
 def fused_peak_bytes(workload: Workload) -> int:
     """The peak of live activations if every elementwise operation, activation and folded batch norm runs inside the
     kernel that made its latest operand, and writes over an operand of its size that nobody needs any more. Nothing in
