@@ -2,13 +2,15 @@
 
 make peers, or .parity/bin/python benchmarks/cost_speed.py [--rounds 5] [--only SUBSTRING]
 
-The modules are torchvision's, the same for all, with their weights. Counters take turns, round by round, and each one's
-least time counts: processor time of one thread, so that other work of the machine does not. A counter that gives another
-number than the arithmetic here and in `cost_conformance.py`, to the unit, is timed once and not compared with.
+The modules are torchvision's, with their weights; each counter has its own, of the same weights, because some leave buffers
+and hooks behind. Counters take turns, round by round, and each one's least time counts: processor time of one thread, so
+that other work of the machine does not. A counter that gives another number than the arithmetic here and in
+`cost_conformance.py`, to the unit, is timed once and not compared with.
 """
 
 import argparse
 import contextlib
+import copy
 import io
 import sys
 import time
@@ -87,8 +89,10 @@ def main() -> int:
         if options.only not in network:
             continue
         real = make().eval()
+        same = {id(x): x for x in (*real.parameters(), *real.buffers())}
+        modules = {name: copy.deepcopy(real, dict(same)) for name in tools}
         with torch.device("meta"):
-            weightless = make().eval()
+            modules["FlopCounterMode, meta"] = make().eval()
         picture = torch.randn(1, 3, 224, 224)
         least: dict[str, float] = {}
         exact: dict[str, bool] = {}
@@ -97,7 +101,7 @@ def main() -> int:
                 if turn > 1 and not exact[name]:
                     continue
                 try:
-                    took, macs = milliseconds(tool, weightless if name == "FlopCounterMode, meta" else real, picture)
+                    took, macs = milliseconds(tool, modules[name], picture)
                 except Exception:
                     took, macs = float("nan"), -1
                 exact[name] = macs == right

@@ -99,3 +99,23 @@ def test_macs_of_a_nest():
     assert formulas.linear((4, 6, 8), (3, 8))[1].macs == 4 * 6 * 8 * 3
     with pytest.raises(ShapeError, match="takes 8 features, got 7"):
         formulas.linear((4, 7), (3, 8))
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 4), st.booleans()), min_size=1, max_size=5),
+    st.data(),
+)
+def test_viewable_is_torch_s(axes, data):
+    """Of tensors whose axes are cut and exchanged."""
+    sizes = [n for n, _ in axes]
+    x = torch.empty([n + cut for n, cut in axes], device="meta")[tuple(slice(n) for n in sizes)]
+    x = x.permute(data.draw(st.permutations(range(len(sizes)))))
+    parts = [p for n in data.draw(st.permutations(sizes)) for p in ((2, 2) if n == 4 and data.draw(st.booleans()) else (n,))]
+    wanted = []
+    for part in parts:  # neighbours put together, and ones in between
+        if wanted and data.draw(st.booleans()):
+            wanted[-1] *= part
+        else:
+            wanted += [1, part] if data.draw(st.booleans()) else [part]
+    shared = x.reshape(wanted).untyped_storage()._cdata == x.untyped_storage()._cdata
+    assert formulas.viewable(tuple(x.shape), x.stride(), tuple(wanted)) == shared

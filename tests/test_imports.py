@@ -47,6 +47,7 @@ TABLE = {
     "lamina.cost": Row(),
     "lamina.cost.trace": Row(third=("torch",)),
     "lamina.cost.aten": Row(third=("torch",)),
+    "lamina.cost.calls": Row(third=("torch",)),
     "lamina.cost.custom": Row(third=("torch",)),
     "lamina.cost.state": Row(third=("torch",)),
     "lamina.cost.rules": Row(third=("torch",)),

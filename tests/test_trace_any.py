@@ -226,6 +226,7 @@ def everything(module: nn.Module) -> list:
     shared = [len(hooks[k]) for k in hooks if k.startswith("_global") and "hooks" in k]
     functions = [id(f) for home in (torch, F, torch.Tensor) for f in vars(home).values() if callable(f)]
     flags = [(p.requires_grad, p.grad, p.device.type) for p in module.parameters()]
+    functions.append(id(nn.Module._call_impl))
     return [found, shared, functions, flags, [m.training for m in module.modules()], torch.is_grad_enabled(), state]
 
 

@@ -194,6 +194,24 @@ def pooling(x: Shape, kernel: Shape, stride: Shape, padding: Shape, dilation: Sh
     return (*x[:-axes], *output)
 
 
+def viewable(shape: Shape, stride: Shape, wanted: Shape) -> bool:
+    """Whether elements that lie so in memory can be seen in another shape of as many elements (none of them zero) without
+    a copy: each run of axes that lies densely must be a run of the wanted axes."""
+    axes = [(n, step) for n, step in zip(shape, stride, strict=True) if n != 1]
+    rest = [n for n in wanted if n != 1]
+    run = 1
+    for place in reversed(range(len(axes))):
+        n, step = axes[place]
+        run *= n
+        if place and axes[place - 1][1] == step * n:
+            continue
+        while run > 1:
+            if not rest or run % rest[-1]:
+                return False
+            run //= rest.pop()
+    return not rest
+
+
 def broadcast(*shapes: Shape) -> Shape:
     """NumPy's broadcasting."""
     axes = max(map(len, shapes))

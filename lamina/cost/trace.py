@@ -23,10 +23,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.overrides import TorchFunctionMode
+from torch._C import _len_torch_function_stack
+from torch.nn.modules.module import _has_any_global_hook
+from torch.overrides import TorchFunctionMode, _pop_mode, _push_mode
 
-from lamina.cost import aten, custom, drafts, rules, state
+from lamina.cost import aten, calls, custom, drafts, rules, state
 from lamina.cost.formulas import ShapeError
 from lamina.errors import InputError, LaminaError
 from lamina.workload import Coverage, Kind, Layer, Loops, Part, Tensor, Unknown, Weight, Workload
@@ -35,6 +36,7 @@ META = torch.device("meta")
 BUFFER = object()  # a module's buffer: neither a weight nor an activation
 ATTRIBUTE = type(vars(torch._C.TensorBase)["shape"].__get__)  # reading or writing an attribute, as torch's modes see it
 FREE = ("view", "copy", "embedding")  # kinds that move data and compute nothing
+_SET_NAME = vars(Layer)["name"].__set__  # a frozen record's own
 SMALL = 1 << 18  # elements: an integer tensor up to this size keeps its values
 
 
@@ -62,10 +64,10 @@ def _original(module: Any) -> Any:
 class Frame:
     """One call of a module that is under way."""
 
-    __slots__ = ("call", "layers", "leaf", "module", "path", "type")
+    __slots__ = ("call", "layers", "leaf", "path", "type")
 
-    def __init__(self, path: str, module: Any, call: int, leaf: bool, type: str):
-        self.path, self.module, self.call, self.leaf, self.type = path, module, call, leaf, type
+    def __init__(self, path: str, call: int, leaf: bool, type: str):
+        self.path, self.call, self.leaf, self.type = path, call, leaf, type
         self.layers = 0  # how many it made itself
 
 
@@ -92,10 +94,9 @@ class Tracer(TorchFunctionMode):
     def __init__(self, module: Any):
         super().__init__()
         self.module = module
-        self.owner = threading.get_ident()
         self.is_module = isinstance(module, nn.Module)
         self.modules: dict[int, tuple[str, nn.Module, bool, str]] = {}  # path, module, whether a leaf, type; by id
-        self.stack = [Frame("", module, 0, False, type(module).__name__)]
+        self.stack = [Frame("", 0, False, type(module).__name__)]
         self.calls: dict[str, int] = {}
         self.layers: list[Layer] = []
         self.frames: list[Frame] = []  # that made the layers
@@ -123,18 +124,22 @@ class Tracer(TorchFunctionMode):
     def _survey(self) -> tuple[Weight, ...]:
         """One walk over the module: paths, buffers, and parameters, where two in one storage and of one shape are one
         tied weight. A compiled submodule has the path of its original."""
-        groups: dict[tuple[int, tuple[int, ...]], tuple[list[str], nn.Parameter, Part]] = {}
+        weights: dict[tuple[int, tuple[int, ...]], Weight] = {}
         buffers: dict[int, torch.Tensor] = {}
-        known, own_storage = self.known, self.own_storage
+        kinds: dict[type, str] = {}
+        known, own_storage, parameters, modules = self.known, self.own_storage, [], self.modules
         waiting: list[tuple[str, nn.Module]] = [("", self.module)]
         while waiting:
             path, module = waiting.pop()
-            if id(module) in self.modules:
+            if id(module) in modules:
                 continue
-            if isinstance(module, torch.jit.ScriptModule):
-                raise InputError(f"{path or 'the module'} is scripted, which hides its operators: trace what it was made from")
-            kind, leaf = type(module).__name__, module is not self.module
-            prefix = f"{path}." if path else ""
+            leaf, prefix = module is not self.module, f"{path}." if path else ""
+            kind = kinds.get(type(module))
+            if kind is None:
+                if isinstance(module, torch.jit.ScriptModule):
+                    where = path or "the module"
+                    raise InputError(f"{where} is scripted, which hides its operators: trace what it was made from")
+                kind = kinds[type(module)] = type(module).__name__
             if module._modules:
                 children = []
                 for name, child in module._modules.items():
@@ -142,31 +147,34 @@ class Tracer(TorchFunctionMode):
                         children.append((path if kind == "OptimizedModule" else prefix + name, child))
                         leaf = leaf and isinstance(child, (nn.ParameterList, nn.ParameterDict))
                 waiting += reversed(children)
-            self.modules[id(module)] = (path, module, leaf, kind)
-            for buffer in module._buffers.values():
-                if buffer is not None:
-                    buffers[id(buffer)] = buffer
+            modules[id(module)] = (path, module, leaf, kind)
+            if module._buffers:
+                for buffer in module._buffers.values():
+                    if buffer is not None:
+                        buffers[id(buffer)] = buffer
+            if not module._parameters:
+                continue
             for name, parameter in module._parameters.items():
                 if parameter is None:
                     continue
-                key = (parameter.untyped_storage()._cdata, tuple(parameter.shape))
-                group = groups.get(key)
-                if group is None:
+                shape = tuple(parameter.shape)
+                key = parameter.untyped_storage()._cdata, shape
+                weight = weights.get(key)
+                if weight is None:
                     part: Part = "norm" if "Norm" in kind else "bias" if name.endswith("bias") else "weight"
-                    group = groups[key] = ([], parameter, part)
-                group[0].append(prefix + name)
-                self.hold.append((parameter, key))
-        weights = {}
-        for number, ((address, shape), (names, first, part)) in enumerate(groups.items()):
-            weight = drafts.weight(tuple(names), shape, dtype_name(first.dtype), number, part, first.requires_grad)
-            own_storage[address] = weights[address, shape] = weight
-        for parameter, key in self.hold:
-            known[id(parameter)] = weights[key]
-        for key, buffer in buffers.items():
-            known[key] = BUFFER
+                    dtype = dtype_name(parameter.dtype)
+                    weight = drafts.weight((prefix + name,), shape, dtype, len(weights), part, parameter.requires_grad)
+                    weights[key] = own_storage[key[0]] = weight
+                else:  # nobody else has seen the record yet
+                    object.__setattr__(weight, "names", (*weight.names, prefix + name))
+                known[id(parameter)] = weight
+                parameters.append(parameter)
+        known.update(dict.fromkeys(buffers, BUFFER))
+        for buffer in buffers.values():
             own_storage.setdefault(buffer.untyped_storage()._cdata, BUFFER)
-            self.buffers += buffer.numel()
-            self.buffer_bytes += buffer.nbytes
+        self.buffers = sum([buffer.numel() for buffer in buffers.values()])
+        self.buffer_bytes = sum([buffer.nbytes for buffer in buffers.values()])
+        self.hold += parameters
         self.hold += buffers.values()
         return tuple(weights.values())
 
@@ -208,41 +216,60 @@ class Tracer(TorchFunctionMode):
         eager = torch.compiler.set_stance("force_eager") if dynamo is not None else nullcontext()
         everyone = [entry[1] for entry in self.modules.values()]
         try:
-            with state.restored(everyone), eager, torch.enable_grad(), self._watch_modules():
+            with state.restored(everyone), eager, torch.enable_grad(), calls.watched(self._watcher()):
+                for module in everyone:
+                    if module._compiled_call_impl is not None:  # of module.compile()
+                        module._compiled_call_impl = None  # type: ignore[assignment]
                 yield
         finally:
             for setter, tensor, value in reversed(self.undo):
                 setter(tensor, value)
 
-    @contextmanager
-    def _watch_modules(self) -> Iterator[None]:
-        """Say which module is being called, by global hooks: they leave nothing on the module itself."""
-        modules, calls, stack, owner = self.modules, self.calls, self.stack, self.owner
-        thread = threading.get_ident
+    def _watcher(self) -> calls.Watcher:
+        """What is done where a module is called: note where its layers belong, and go straight to the rule of the one
+        function that its forward calls, if it is such a module; torch's own way there takes as long as the rule does."""
+        modules, counts, stack = self.modules, self.calls, self.stack
+        shortcuts = {} if custom.RULES or _has_any_global_hook() else rules.shortcuts()
+        modes = _len_torch_function_stack() + 1  # this one is entered next: others above it want to see the function
 
-        def before(module: nn.Module, _inputs: Any) -> None:
-            if thread() == owner:
-                entry = modules.get(id(module))
-                if entry is None:  # a module made or swapped in during the call
-                    kind = type(module).__name__
-                    path = f"{stack[-1].path}.{kind}".lstrip(".")
-                    entry = modules[id(module)] = (path, module, not module._modules, kind)
-                path = entry[0]
-                call = calls.get(path, 0)
-                calls[path] = call + 1
-                stack.append(Frame(path, module, call, entry[2], entry[3]))
+        def called(call: Callable[..., Any], module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            entry = modules.get(id(module))
+            if entry is None:  # made or swapped in during the call
+                kind = type(module).__name__
+                path = f"{stack[-1].path}.{kind}".lstrip(".")
+                entry = modules[id(module)] = (path, module, not module._modules, kind)
+            path, _, leaf, kind = entry
+            counts[path] = number = counts.get(path, -1) + 1
+            frame = Frame(path, number, leaf, kind)
+            stack.append(frame)
+            result, shortcut = NotImplemented, shortcuts.get(type(module))
+            if shortcut is not None and len(args) == 1 and not kwargs and isinstance(args[0], torch.Tensor):
+                own = module.__dict__
+                if not (
+                    own["_forward_hooks"]
+                    or own["_forward_pre_hooks"]
+                    or own["_backward_hooks"]
+                    or own["_backward_pre_hooks"]
+                    or "forward" in own
+                    or _len_torch_function_stack() != modes
+                ):
+                    rule, arguments = shortcut
+                    _pop_mode()
+                    try:
+                        given = arguments(module, args[0])
+                        if given is not None:
+                            result = rule(self, args[0], *given)
+                    except ShapeError as error:
+                        raise InputError(f"{self.where()}: {error}") from error
+                    finally:
+                        _push_mode(self)
+            if result is NotImplemented:
+                result = call(module, *args, **kwargs)
+            while stack.pop() is not frame:
+                pass  # a call inside raised, and the author caught it
+            return result
 
-        def after(module: nn.Module, _inputs: Any, _output: Any) -> None:
-            if thread() == owner:
-                while len(stack) > 1 and stack.pop().module is not module:
-                    pass  # a call inside raised, and the author caught it
-
-        handles = (register_module_forward_pre_hook(before), register_module_forward_hook(after))
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
+        return called
 
     # ---- tensors ------------------------------------------------------------------------------------------------
 
@@ -256,19 +283,25 @@ class Tracer(TorchFunctionMode):
         address = memory._cdata
         storage = self.storage_of.get(address)
         if storage is None:
-            storage = Storage(len(self.storages), memory.nbytes(), len(self.layers) if self.running else -1, address)
-            self.storages.append(storage)
+            storages = self.storages
+            storage = Storage(len(storages), memory.nbytes(), len(self.layers) if self.running else -1, address)
+            storages.append(storage)
             self.storage_of[address] = storage
-        key, dtype = id(tensor), tensor.dtype
-        tensors, known = self.tensors, self.known
-        name = _DTYPES.get(dtype) or dtype_name(dtype)
-        found = drafts.tensor(len(tensors), tuple(tensor.shape), name, storage.key, storage.bytes, role, requires_grad)
-        tensors.append(found)
+        key, dtype, tensors, known = id(tensor), tensor.dtype, self.tensors, self.known
         if type(known.get(key)) is not Tensor:
             storage.living += 1
             self.deaths[key] = death = _Death(tensor, self._died)
             death.key, death.storage = key, storage
-        known[key] = found
+        known[key] = found = drafts.tensor(
+            len(tensors),
+            tuple(tensor.shape),
+            _DTYPES.get(dtype) or dtype_name(dtype),
+            storage.key,
+            storage.bytes,
+            role,
+            requires_grad,
+        )
+        tensors.append(found)
         return found
 
     def _died(self, death: _Death) -> None:
@@ -509,8 +542,9 @@ class Tracer(TorchFunctionMode):
         last = len(self.layers) - 1
         names = self._names()
         for layer, text in zip(self.layers, names, strict=True):
-            object.__setattr__(layer, "name", text)  # nobody else has seen the record yet
-        lives = [drafts.lifetime(s.key, s.bytes, s.born, last if s.freed == -2 else s.freed) for s in self.storages]
+            _SET_NAME(layer, text)  # nobody else has seen the record yet
+        lifetime = drafts.lifetime
+        lives = [lifetime(s.key, s.bytes, s.born, last if s.freed == -2 else s.freed) for s in self.storages]
         unknown = [Unknown(op, names[at], tuple(given), tuple(made)) for at, op, given, made in self.unknown]
         return Workload(
             name=name,

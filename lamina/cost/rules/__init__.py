@@ -4,7 +4,8 @@ A rule has the signature of the operation it stands for, with the tracer in fron
 NotImplemented to fall through. Whoever adds one adds nothing else: `aten` agrees with it, and a test says so.
 """
 
-from lamina.cost.rules import moving, norms, pointwise, products, recurrent
+from lamina.cost.rules import modules, moving, norms, pointwise, products, recurrent
+from lamina.cost.rules.modules import shortcuts
 from lamina.cost.rules.table import RULES, TRANSPARENT, WHOLE
 
-__all__ = ["RULES", "TRANSPARENT", "WHOLE", "moving", "norms", "pointwise", "products", "recurrent"]
+__all__ = ["RULES", "TRANSPARENT", "WHOLE", "modules", "moving", "norms", "pointwise", "products", "recurrent", "shortcuts"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,23 +19,27 @@ if TYPE_CHECKING:
     from lamina.cost.trace import Tracer
 
 
+_SHAPE, _DTYPE = attrgetter("shape"), attrgetter("dtype")
+
+
 @rule(torch.cat, torch.concat, torch.concatenate)
 def cat(t: Tracer, tensors, dim: int = 0, *, out=None, axis: int | None = None) -> Tensor:
-    parts, shapes = list(tensors), [tuple(x.shape) for x in tensors]
+    parts = list(tensors)
+    shapes: list[tuple[int, ...]] = list(map(_SHAPE, parts))
     if (0,) in shapes:  # torch skips empty vectors
         parts = [x for x, shape in zip(parts, shapes, strict=True) if shape != (0,)]
         shapes = [shape for shape in shapes if shape != (0,)]
     if out is not None or not parts or not (parts[0].is_meta or any(x.is_meta for x in parts) or t.is_weight(*parts)):
         return NotImplemented
-    first, dtype = shapes[0], parts[0].dtype
-    if any([x.dtype is not dtype for x in parts]):
+    if len(set(map(_DTYPE, parts))) > 1:
         return NotImplemented
+    first = tuple(shapes[0])
     place = (dim if axis is None else axis) % len(first)
     around = first[:place], first[place + 1 :]
     if any(len(shape) != len(first) or (shape[:place], shape[place + 1 :]) != around for shape in set(shapes)):
         raise ShapeError(f"cannot concatenate {' and '.join(map(formulas._x, shapes))} along axis {place}")
     shape = (*around[0], sum([shape[place] for shape in shapes]), *around[1])
-    return t.emit("copy", "cat", parts, t.new(shape, dtype), attributes={"dim": place})
+    return t.emit("copy", "cat", parts, t.new(shape, parts[0].dtype), attributes={"dim": place})
 
 
 @rule(F.pad)
@@ -120,13 +125,36 @@ for _name in (
         if hasattr(_home, _name):
             RULES[getattr(_home, _name)] = view(getattr(_home, _name), _name)
 _AS_VIEW = {f: view(f, name) for f, name in ((torch.roll, "roll"), (Tensor.__getitem__, "getitem"))}
+_AS_VIEW |= {f: RULES[f] for f in (Tensor.reshape, Tensor.contiguous)}
 for _name in ("T", "mT", "H", "mH", "data", "real", "imag"):
     RULES[getattr(Tensor, _name).__get__] = view(getattr(Tensor, _name).__get__, _name)
 
 
+# What copies is made here: torch's meta kernels of a copy are written in Python, and take ten to thirty times as long.
+
+
+@rule(torch.reshape, Tensor.reshape)
+def reshape(t: Tracer, input: Tensor, *shape: Any, **kwargs: Any) -> Any:
+    wanted = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+    if input.is_meta and not kwargs and all([type(n) is int for n in wanted]) and not input.is_contiguous():
+        given, known = tuple(input.shape), math.prod([n for n in wanted if n >= 0])
+        if sum([n < 0 for n in wanted]) == 1 and known:
+            wanted = [math.prod(given) // known if n == -1 else n for n in wanted]
+        fits = min(wanted, default=0) > 0 and math.prod(wanted) == math.prod(given)
+        if fits and not formulas.viewable(given, input.stride(), tuple(wanted)):
+            return t.emit("copy", "reshape", (input,), t.new(tuple(wanted), input.dtype))
+    return _AS_VIEW[Tensor.reshape](t, input, *shape, **kwargs)
+
+
+@rule(Tensor.contiguous)
+def contiguous(t: Tracer, input: Tensor, **kwargs: Any) -> Any:
+    if not input.is_meta or kwargs or input.is_contiguous():
+        return _AS_VIEW[Tensor.contiguous](t, input, **kwargs)
+    return t.emit("copy", "contiguous", (input,), t.new(tuple(input.shape), input.dtype))
+
+
 @rule(torch.roll, Tensor.roll)
 def roll(t: Tracer, input: Tensor, shifts: Any, dims: Any = ()) -> Any:
-    """torch's own meta kernel is written in Python: it takes 30 times as long."""
     axes = (dims,) if isinstance(dims, int) else tuple(dims)
     count = 1 if isinstance(shifts, int) else len(shifts)
     fits = len(axes) == count and all(-input.dim() <= axis < input.dim() for axis in axes)
