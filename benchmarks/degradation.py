@@ -2,26 +2,32 @@
 layers on 10,000 pictures of CIFAR-10, alike in all else.
 
     python benchmarks/degradation.py runs/degradation --seeds 1 2       # goes on where it was stopped
-    python benchmarks/degradation.py runs/degradation --seeds 1 2 --report docs
+    python benchmarks/degradation.py runs/degradation --seeds 1 2 --report
 
-Validation is 5,000 further training pictures; the test set is not read. `--report` writes degradation.json and
-degradation.png: the learning curves, and the norm of each convolution's gradient on one batch of 256, fresh and trained.
+Validation is 5,000 further training pictures; the test set is not read. `--report` writes the finished runs' learning curves
+and the norm of each convolution's filters and of their gradient on one batch of 256, fresh and trained, into the package
+(lamina/lecture/degradation.json, which the lecture's page shows), and docs/degradation.png and the section of docs/results.md.
 """
 
 import argparse
 import json
+import textwrap
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from lamina.data.image import from_pixels
+from lamina.lecture import degradation, slides
+from lamina.lecture.degradation import NETWORKS
 from lamina.train import launch, loop, tasks
 from lamina.train.recipe import Recipe, build
 from lamina.zoo import registry
 from lamina.zoo.weights import load
 
-NETWORKS = ("plain20_cifar", "resnet20_cifar", "plain56_cifar", "resnet56_cifar")
+ROOT = Path(__file__).parents[1]
+FIGURES, DOCS = ROOT / "lamina" / "lecture" / "degradation.json", ROOT / "docs"
+BEGIN, END = "<!-- written by benchmarks/degradation.py --report -->", "<!-- written until here -->"
 CURVES = ("loss", "validation_loss", "top1", "validation_top1")
 RECIPE = {
     "data": "cifar10",
@@ -32,8 +38,8 @@ RECIPE = {
     "precision": "bf16",
     "channels_last": True,
     # He et al., section 4.2: 0.1, and a start at 0.01 for the deepest only; drops at half and three quarters of the way.
-    "optimizer": {"name": "sgd", "lr": 0.1, "weight_decay": 1e-4, "decay_all": True},
-    "schedule": {"name": "steps", "milestones": [8.0, 12.0]},
+    "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4, "decay_all": True},
+    "schedule": {"name": "steps", "milestones": [8.0, 12.0], "gamma": 0.1},
     "augmentation": {"crop": 4, "flip": True},
     "image": {"size": 32, "resize": 32, "mean": [0.4914, 0.4822, 0.4465], "std": [0.247, 0.2435, 0.2616]},
 }
@@ -43,15 +49,16 @@ def recipe(network: str, seed: int) -> Recipe:
     return build(Recipe, RECIPE | {"network": network, "seed": seed}, "degradation")
 
 
-def gradients(module: nn.Module, plan: Recipe) -> list[float]:
-    """The norm of the gradient of each convolution's filters, first to last, on one batch of training pictures, in float32."""
+def norms(module: nn.Module, plan: Recipe) -> tuple[list[float], list[float]]:
+    """The norms of the gradients of each convolution's filters, first to last, on one batch of training pictures, in float32,
+    and those of the filters."""
     task = tasks.Pictures(plan)
     pixels, labels = task.pixels[:256], task.labels[:256]
     module.train().zero_grad()
     loss = nn.functional.cross_entropy(module(from_pixels(pixels, task.spec)), labels)
     loss.backward()
-    filters = [m.weight for m in module.modules() if isinstance(m, nn.Conv2d) and m.weight.shape[-1] == 3]
-    return [float(w.grad.norm()) for w in filters if w.grad is not None]
+    filters = [m.weight for m in module.modules() if isinstance(m, nn.Conv2d)]
+    return [float(w.grad.norm()) for w in filters if w.grad is not None], [float(w.detach().norm()) for w in filters]
 
 
 def run(network: str, seed: int, folder: Path) -> None:
@@ -62,61 +69,71 @@ def run(network: str, seed: int, folder: Path) -> None:
     print(network, seed, launch.train(plan, out, None, launch.Processes(threads=1), resume), flush=True)
 
 
-def report(folder: Path, seeds: list[int], target: Path) -> None:
-    found = {}
-    for network in NETWORKS:
-        runs = [out for s in seeds if (out := folder / f"{network}-{s}") and (out / loop.WEIGHTS).exists()]
-        rows = [[json.loads(line) for line in (out / loop.METRICS).read_text().splitlines()] for out in runs]
-        plan = recipe(network, seeds[0])
-        torch.manual_seed(plan.seed)
-        found[network] = {
-            "seeds": [int(out.name.rsplit("-", 1)[1]) for out in runs],
-            "curves": {key: [[round(row[key], 4) for row in one] for one in rows] for key in CURVES},
-            "gradient_norms_fresh": [round(v, 6) for v in gradients(registry.build(network), plan)],
-            "gradient_norms_trained": [round(v, 6) for v in gradients(load(network, runs[0] / loop.WEIGHTS), plan)],
-        }
-    target.mkdir(exist_ok=True)
-    (target / "degradation.json").write_text(json.dumps({"recipe": RECIPE, "networks": found}) + "\n")
-    plot(found, target / "degradation.png")
-    print("| network | training loss | validation loss | training top-1 | validation top-1 |\n|---|---|---|---|---|")
-    for network, row in found.items():
-        ends = [[one[-1] for one in row["curves"][key]] for key in CURVES]
-        print(f"| {network} |", " | ".join(", ".join(f"{v:.2f}" for v in values) for values in ends), "|")
+def report(folder: Path, seeds: list[int]) -> None:
+    """Write the figures of the seeds whose four runs are finished, and what docs/results.md says of them."""
+    seeds = [s for s in seeds if all((folder / f"{network}-{s}" / loop.WEIGHTS).exists() for network in NETWORKS)]
+    if not seeds:
+        raise SystemExit(f"{folder}: no seed's four runs are finished")
+    document = {
+        "recipe": RECIPE,
+        "seeds": seeds,
+        "networks": {network: measure(network, seeds, folder) for network in NETWORKS},
+    }
+    FIGURES.write_text(json.dumps(document, separators=(",", ":")) + "\n")
+    found = degradation.parse(document)
+    (DOCS / "degradation.png").write_bytes(degradation.draw.png(found))
+    before, _, after = (DOCS / "results.md").read_text().partition(BEGIN)
+    (DOCS / "results.md").write_text(f"{before}{BEGIN}\n\n{section(found)}\n\n{END}{after.partition(END)[2]}")
 
 
-def plot(found: dict, path: Path) -> None:
-    import matplotlib
+def measure(network: str, seeds: list[int], folder: Path) -> dict:
+    """What `degradation.Runs` holds, rounded."""
+    runs = [folder / f"{network}-{s}" for s in seeds]
+    rows = [[json.loads(line) for line in (out / loop.METRICS).read_text().splitlines()] for out in runs]
+    found = {
+        "curves": {key: [[round(row[key], 4) for row in one] for one in rows] for key in CURVES},
+        "gradients": {"fresh": [], "trained": []},
+        "filters": {"fresh": [], "trained": []},
+        "seconds": [round(sum(row["seconds"] for row in one)) for one in rows],
+    }
+    for seed, out in zip(seeds, runs, strict=True):
+        torch.manual_seed(seed)
+        for state, module in (("fresh", registry.build(network)), ("trained", load(network, out / loop.WEIGHTS))):
+            for key, values in zip(("gradients", "filters"), norms(module, recipe(network, seed)), strict=True):
+                found[key][state].append([float(f"{value:.4g}") for value in values])
+    return found
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
-    for network, row in found.items():
-        name = network.removesuffix("_cifar")
-        colour = "#d55e00" if name.startswith("plain") else "#2f7fc1"
-        width = 2.2 if name.endswith("56") else 1.0
-        for ax, key in zip(axes, ("loss", "validation_loss"), strict=False):
-            for number, one in enumerate(row["curves"][key]):
-                ax.plot(range(1, 1 + len(one)), one, color=colour, lw=width, label=None if number else name)
-        norms = row["gradient_norms_fresh"]
-        axes[2].plot([i / (len(norms) - 1) for i in range(len(norms))], norms, color=colour, lw=width, label=name)
-    for ax, title in zip(axes, ("training loss", "validation loss", "gradient norm by depth, fresh"), strict=True):
-        ax.set_title(title, loc="left", fontsize=10)
-        ax.grid(alpha=0.2)
-        ax.legend(frameon=False, fontsize=8)
-        ax.set_xlabel("epoch" if "loss" in title else "depth: first convolution to last")
-    axes[2].set_yscale("log")
-    figure.savefig(path, dpi=110)
+def section(found: degradation.Measured) -> str:
+    lines = [
+        "| " + " | ".join(degradation.COLUMNS) + " |",
+        "|---" * len(degradation.COLUMNS) + "|",
+        *("| " + " | ".join(row) + " |" for row in degradation.table(found)),
+    ]
+    claims = {claim["id"]: claim["claim"] for slide in slides.claims() if slide["key"] == "resnet" for claim in slide["claim"]}
+    verdicts = [
+        f"*{claims[key]}*: **{finding.verdict}**, {finding.why}. ({finding.lamina}.)"
+        for key, finding in degradation.findings(found).items()
+    ]
+    setting, caption, *claimed = (fill(text) for text in (degradation.setting(found), degradation.CAPTION, *verdicts))
+    picture = "![learning curves, and gradient norms by depth](degradation.png)"
+    call = f"    python benchmarks/degradation.py runs/degradation --seeds {' '.join(map(str, found.seeds))}"
+    return "\n\n".join([setting, "\n".join(lines), picture, caption, *claimed, f"{call}\n{call} --report"])
+
+
+def fill(text: str) -> str:
+    """Lines of up to 128 characters; a number stays with its percent sign."""
+    return textwrap.fill(text.replace(" %", "\xa0%"), 128, break_on_hyphens=False).replace("\xa0", " ")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
-    parser.add_argument("--report", type=Path, metavar="FOLDER", help="write the figures of finished runs into it")
+    parser.add_argument("--report", action="store_true", help="write down the figures of finished runs")
     arguments = parser.parse_args()
     if arguments.report:
-        report(arguments.folder, arguments.seeds, arguments.report)
+        report(arguments.folder, arguments.seeds)
         return
     for seed in arguments.seeds:
         for network in NETWORKS:

@@ -1,12 +1,16 @@
 """The lecture's table and claims: exact, complete, and each difference explained."""
 
+import itertools
 import json
 import re
+from html import escape
+from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
 from lamina.errors import LaminaError
-from lamina.lecture import facts, html, slides, summary
+from lamina.lecture import degradation, facts, html, slides, summary
 
 VERDICTS = {"confirmed", "refuted", "explained", "not testable here"}
 
@@ -248,12 +252,152 @@ def test_training_memory_grows_with_the_batch():
     assert (b - weights) == 3 * (a - weights)
 
 
+# ---- plain and residual networks side by side -------------------------------------------------------------------------
+
+
+def shipped():
+    return json.loads(files("lamina.lecture").joinpath("degradation.json").read_text())
+
+
+def made(errors, held=None, fresh=(440.0,), trained=(0.02,), filters=(120.0,)):
+    """Figures of two epochs and two convolutions: final errors of a network's seeds on the training part (and `held` of the
+    other), and the first convolution's norms over the last one's."""
+
+    def norms(state):
+        return [[first, 1.0] for first in state]
+
+    networks = {}
+    for name in degradation.NETWORKS:
+        curves = [[10.0, 100 - error] for error in errors[name]]
+        other = [[10.0, 100 - error] for error in (held or errors)[name]]
+        networks[name] = {
+            "curves": {"loss": curves, "validation_loss": other, "top1": curves, "validation_top1": other},
+            "gradients": {"fresh": norms(fresh), "trained": norms(trained)},
+            "filters": {"fresh": norms([2.5] * len(filters)), "trained": norms(filters)},
+            "seconds": [60.0] * len(curves),
+        }
+    return degradation.parse(shipped() | {"networks": networks, "seeds": list(range(1, 1 + len(errors["plain20_cifar"])))})
+
+
+def ends(*errors):
+    """In the order 20 plain, 20 residual, 56 plain, 56 residual layers."""
+    return {
+        name: seeds if isinstance(seeds, list) else [seeds] for name, seeds in zip(degradation.NETWORKS, errors, strict=True)
+    }
+
+
+LEARNT = ends(46.0, 49.0, 83.0, 63.0)  # at these errors shortcuts help
+
+
+@pytest.mark.parametrize(
+    ("errors", "held", "verdict", "words"),
+    [
+        (LEARNT, None, "confirmed", ["reproduced at reduced scale (1 seed,", "residual networks err less is not reached",
+                                     "63.0 % of the training pictures against 49.0 %",
+                                     "14.0 points with shortcuts, 37.0 without"]),
+        (ends(46.0, 49.0, 83.0, 45.0), None, "confirmed",
+         ["reproduced", "With shortcuts 56 layers err less than 20: on 45.0 %"]),
+        (ends(46.0, 49.0, 40.0, 63.0), None, "refuted", ["not reproduced", "do not err more"]),
+        (LEARNT, ends(46.0, 49.0, 45.0, 63.0), "refuted", ["not reproduced"]),
+        (ends([46.0, 47.0], [49.0, 50.0], [83.0, 47.5], [63.0, 49.5]), None, "confirmed",
+         ["reproduced at reduced scale (2 seeds,", "the seeds leave open"]),
+        (ends([46.0, 48.0], [49.0, 50.0], [83.0, 47.5], [63.0, 64.0]), None, "not testable here", ["not settled", "2 seeds"]),
+        (ends(46.0, 49.0, 46.0, 63.0), None, "not testable here", ["not settled"]),
+    ],
+)  # fmt: skip
+def test_the_degradations_verdict_follows_the_errors(errors, held, verdict, words):
+    found = degradation.findings(made(errors, held))["degradation"]
+    assert found.verdict == verdict
+    assert found.why.startswith(words[0])
+    assert all(word in found.why for word in words)
+
+
+def test_several_seeds_are_a_mean_and_a_range():
+    found = made(ends([46.0, 47.0], [49.0, 49.0], [83.0, 84.5], [63.0, 64.0]))
+    finding = degradation.findings(found)["degradation"]
+    assert "20 plain layers err on 46.5 %" in finding.lamina and "56 on 83.8 %" in finding.lamina
+    assert "63.5 (63.0\xa0to\xa064.0) % of the training pictures against 49.0 %" in finding.why
+    assert degradation.table(found)[2][3] == "83.8 (83.0\xa0to\xa084.5)"
+
+
+@pytest.mark.parametrize(
+    ("errors", "norms", "verdict", "words"),
+    [
+        (LEARNT, {}, "refuted", ["do not vanish", "grows by a factor of 440", "shrinks to 0.020", "changes by a factor of 2.4",
+                                 "from 2.5 to 120", "Shortcuts help"]),
+        (LEARNT, {"fresh": (0.01,)}, "confirmed", ["the gradients vanish", "shrinks to 0.010"]),
+        (ends(46.0, 49.0, 60.0, 63.0), {"fresh": (0.01,)}, "refuted", ["the gradients vanish", "Shortcuts do not help"]),
+        (LEARNT, {"filters": (1.0,)}, "explained", ["but do by the end of training"]),
+        (ends([46.0] * 2, [49.0] * 2, [83.0] * 2, [63.0] * 2), {"fresh": (440, 0.01), "trained": (1, 1), "filters": (1, 1)},
+         "not testable here", ["the seeds do not agree", "220 (0.010\xa0to\xa0440)"]),
+        (ends(46.0, 49.0, 63.0, 63.0), {}, "not testable here", ["leave open whether shortcuts help"]),
+    ],
+)  # fmt: skip
+def test_the_gradients_verdict_follows_the_norms(errors, norms, verdict, words):
+    found = degradation.findings(made(errors, **norms))["gradients"]
+    assert found.verdict == verdict
+    assert all(word in found.why for word in words), found.why
+
+
+def test_the_shipped_figures_are_whole():
+    document = shipped()
+    recipe, seeds = document["recipe"], document["seeds"]
+    assert (recipe["samples"], recipe["validation"]) == (10_000, 5_000) and recipe["epochs"] >= 15 and seeds
+    assert list(document["networks"]) == list(degradation.NETWORKS)
+    for name, runs in degradation.parse(document).networks.items():
+        for curves in runs.curves.values():
+            assert [len(curve) for curve in curves] == [recipe["epochs"]] * len(seeds)
+        convolutions = 19 if "20" in name else 55
+        for norms in (*runs.gradients.values(), *runs.filters.values(), runs.scaled()):
+            assert [len(row) for row in norms] == [convolutions] * len(seeds)
+            assert all(value > 0 for row in norms for value in row)
+    assert degradation.measured().steps == 16 * 79
+
+
+def test_the_documented_figures_are_the_shipped_ones():
+    text = (Path(__file__).parents[1] / "docs" / "results.md").read_text()
+    found = degradation.measured()
+    for row in (degradation.COLUMNS, *degradation.table(found)):
+        assert f"| {' | '.join(row)} |" in text
+    prose = " ".join(text.split())
+    shown = [degradation.setting(found), degradation.CAPTION]
+    for finding in degradation.findings(found).values():
+        shown += [f"**{finding.verdict}**", finding.why, finding.lamina]
+    assert all(" ".join(words.split()) in prose for words in shown)
+
+
+def test_the_curves_names_stand_apart_at_their_ends():
+    one = degradation.draw(degradation.measured())
+    two = degradation.draw(made(ends([46, 47], [46, 47], [46, 47], [46, 47]), None, (1, 2), (1, 2), (1, 2)))
+    for svg in (one, two):
+        assert "<image" not in svg and "data:" not in svg
+        for panel in range(5):
+            places = []
+            for name in ("plain20", "resnet20", "plain56", "resnet56"):
+                found = re.findall(rf'<text[^>]*y="([\d.]+)"[^>]*>{name}</text>', svg)
+                assert len(found) == 5
+                places.append(float(found[panel]))
+            places.sort()
+            assert all(below - above >= 8 for above, below in itertools.pairwise(places))
+    assert one == degradation.draw(degradation.measured())
+    assert one.count("FillBetweenPolyCollection") < two.count("FillBetweenPolyCollection"), "bands are for several seeds"
+
+
 def test_the_page_has_it_all(claims, tmp_path):
     page = html.page()
-    assert page.count("<svg") == 5 + 1 + 4
+    assert page.count("<svg") == 5 + 1 + 4 + 1
     for c in claims:
         assert c["slide"].split(" (")[0] in page
-    assert len(re.findall(r'src="https?://|href="https?://', page)) == 0
+    assert set(re.findall(r"https?://[^\"' )]*", page)) <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert not re.findall(r"@import|url\((?!#)|(?:src|href)=[\"'](?!#|data:)", page)
+    found = degradation.measured()
+    section = next(part for part in page.split("<section") if "<h2>ResNet (2015)</h2>" in part)
+    for text in (degradation.CAPTION, *(finding.why for finding in degradation.findings(found).values())):
+        assert escape(text) in section
+    for name, *cells in degradation.table(found):
+        row = "".join(f'<td class="number">{escape(cell)}</td>' for cell in cells)
+        assert f'<th scope="row">{name}</th>{row}</tr>' in section
+    assert {">plain20<", ">resnet56<", ">Training error, %<", ">Gradient norm, fresh<"} <= set(re.findall(r">[^<]+<", section))
 
 
 def test_writing_the_page_is_all_or_nothing(tmp_path, monkeypatch):

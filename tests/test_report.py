@@ -209,7 +209,8 @@ def document(figures):
     sections = [
         page.Section("VGG", "One.\n\nTwo.", claims[:6], twice),
         page.Section(EVIL, EVIL, [claim(99, "confirmed", claim=EVIL, lecture=EVIL, lamina=EVIL, why=EVIL, command=EVIL)]),
-        page.Section("Last", "", claims[6:], [page.Figure(figures[name], name) for name in ("scatter", "heat", "deep")]),
+        page.Section("Last", "", claims[6:], [page.Figure(figures[name], name) for name in ("scatter", "heat", "deep")],
+                     [page.Table(EVIL, ["network", EVIL], [[EVIL, "1.25"], ["plain", EVIL]])]),
     ]  # fmt: skip
     return page.render(EVIL, EVIL, TABLE, sections)
 
@@ -266,7 +267,8 @@ def test_the_page_asks_for_nothing(outline):
 def test_data_is_escaped(outline, document):
     assert [tag for tag, _ in outline.tags].count("script") == 1, "the page's own"
     assert "alert('x')" not in document
-    assert document.count(escape(EVIL)) == 11, "title, heading, intro, contents, section and its text, and five of a claim"
+    places = "title, heading, intro, contents, section and text; five of a claim; of a table four and its name for readers"
+    assert document.count(escape(EVIL)) == 6 + 5 + 5, places
     assert "MACs &lt;all&gt;" in document and "&lt;3&gt;" in document and "A &amp; B" in document
 
 
@@ -293,7 +295,8 @@ def test_the_table_shows_both_figures_and_notes(outline, document):
     assert {"15.5G", "15,470,264,320", "3, 1,000", "7.25", "filter sizes"} <= set(outline.words)
     assert 'href="#note-2"' in document and 'href="#note-1"' not in document
     assert '<li id="note-2">The second &amp; <code>lamina table</code>.</li>' in document
-    assert "<caption>" in document and document.count('<th scope="row">') == 2
+    assert document.count("<caption>") == 2 and document.count('<th scope="row">') == 2 + 2
+    assert '<th scope="row">plain</th><td class="number">' in document and '<td class="number">1.25</td></tr>' in document
 
 
 def test_inlined_figures_are_xml_with_a_name(document, figures):

@@ -3,9 +3,9 @@
 from typing import Any
 
 from lamina.hardware.mapping import ARRAY, DATAFLOWS
-from lamina.lecture import facts, slides, summary
+from lamina.lecture import degradation, facts, slides, summary
 from lamina.report import plot
-from lamina.report.page import Figure, Section, render
+from lamina.report.page import Figure, Section, Table, render
 from lamina.zoo import registry
 
 BARS = {"lenet5": "LeNet-5", "alexnet": "AlexNet", "vgg": "VGG-16", "googlenet": "GoogLeNet", "resnet": "ResNet-50"}
@@ -24,8 +24,9 @@ def page() -> str:
     sections = [
         Section(
             title=slide["title"],
-            text=TEXTS.get(slide["key"], ""),
+            text=text(slide["key"]),
             claims=[row for row in claims if row["slide"] == slide["title"]],
+            tables=tables(slide["key"]),
             figures=figures(slide["key"]),
         )
         for slide in slides.claims()
@@ -39,11 +40,24 @@ TEXTS = {
 }
 
 
+def text(key: str) -> str:
+    return degradation.setting(degradation.measured()) if key == "resnet" else TEXTS.get(key, "")
+
+
+def tables(key: str) -> list[Table]:
+    if key != "resnet":
+        return []
+    caption = "The end of training. First / last gradient: its norm in the first convolution over that in the last."
+    return [Table(caption, degradation.COLUMNS, degradation.table(degradation.measured()))]
+
+
 def figures(key: str) -> list[Figure]:
     if key in BARS:
         title = BARS[key]
         svg = plot.layer_bars(facts.workload(facts.NETWORKS[title]), title)
-        return [Figure(svg, f"{title}: weights and MACs of each layer")]
+        bars = Figure(svg, f"{title}: weights and MACs of each layer")
+        curves = [Figure(degradation.draw(degradation.measured()), degradation.CAPTION)] if key == "resnet" else []
+        return [*curves, bars]
     if key == "ilsvrc":
         return [
             Figure(plot.scatter(accuracies()), "Top-1 accuracy on ImageNet against MACs; the area is the number of parameters")

@@ -4,31 +4,19 @@ Long, because a finding is its figure, its verdict and its reason, and there are
 """
 
 import tomllib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from lamina import units
 from lamina.hardware.mapping import ARRAY, DATAFLOWS, spatial
-from lamina.lecture import facts, summary
+from lamina.lecture import degradation, facts, summary
+from lamina.lecture.finding import Finding, Findings, Verdict
 from lamina.workload import Layer
 from lamina.zoo import registry
-
-Verdict = Literal["confirmed", "refuted", "explained", "not testable here"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    lamina: str
-    verdict: Verdict
-    why: str = ""
-
-
-Findings = Mapping[str, Finding]
 
 
 @cache
@@ -266,14 +254,7 @@ def resnet() -> Findings:
     depths = {n: registry.counts()[n]["parameters"] for n in ("resnet34", "resnet152", "resnet1202_cifar")}
     path = facts.longest_path(work)
     return {
-        "degradation": later(
-            "plain and residual networks of 20 and 56 layers (plain20_cifar, plain56_cifar, resnet20_cifar, resnet56_cifar) are"
-            " in the zoo; training them side by side comes with the training part"
-        ),
-        "gradients": later(
-            "gradient norms by depth are measured with the training part; He et al. call vanishing gradients unlikely in"
-            " networks with batch norm (section 4.1)"
-        ),
+        **degradation.findings(degradation.measured()),
         "bottleneck": Finding(
             f"{r34.macs:,} -> {r50.macs:,} MACs",
             "confirmed" if abs(r50.macs / r34.macs - 1) < 0.1 else "refuted",

@@ -25,6 +25,15 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Table:
+    """Rows of text under column titles; the first column names the rows."""
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
 class Section:
     """One slide. A claim maps slide, claim, lecture, lamina, verdict, why and command to text; `text` has paragraphs
     parted by blank lines."""
@@ -33,6 +42,7 @@ class Section:
     text: str
     claims: Sequence[Mapping[str, str]]
     figures: Sequence[Figure] = ()
+    tables: Sequence[Table] = ()
 
 
 def render(title: str, intro: str, table: Mapping[str, Any], sections: Sequence[Section]) -> str:
@@ -104,6 +114,7 @@ def _section(number: int, section: Section, figures: Iterator[int]) -> str:
     claims = "\n".join(_claim(claim, section.title) for claim in section.claims)
     parts = [f"<h2>{escape(section.title)}</h2>", _paragraphs(section.text)]
     parts += [f'<ol class="claims">\n{claims}\n</ol>'] if claims else []
+    parts += [_table(table) for table in section.tables]
     parts += [_figure(next(figures), figure) for figure in section.figures]
     return f'<section class="slides" id="slide-{number}">\n' + "\n".join(parts) + "\n</section>"
 
@@ -118,6 +129,25 @@ def _claim(claim: Mapping[str, str], title: str) -> str:
 <div class="result"><span class="badge">{text["verdict"]}</span>
 <dl><dt>Lecture</dt><dd>{text["lecture"]}</dd><dt>Lamina</dt><dd class="ours">{text["lamina"]}</dd></dl></div>
 </li>"""
+
+
+def _table(table: Table) -> str:
+    head = "".join(f'<th scope="col"{_number(at > 0)}>{escape(title)}</th>' for at, title in enumerate(table.columns))
+    rows = "\n".join(
+        f'<tr><th scope="row">{escape(name)}</th>'
+        + "".join(f'<td class="number">{escape(cell)}</td>' for cell in cells)
+        + "</tr>"
+        for name, *cells in table.rows
+    )
+    return f"""<div class="scroll" role="region" aria-label="{escape(table.caption)}" tabindex="0">
+<table class="summary">
+<caption><span>{_prose(table.caption)}</span></caption>
+<thead><tr>{head}</tr></thead>
+<tbody>
+{rows}
+</tbody>
+</table>
+</div>"""
 
 
 def _figure(number: int, figure: Figure) -> str:
