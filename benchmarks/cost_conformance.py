@@ -434,6 +434,25 @@ def counts_in_threads(tool: Callable[..., Counts]) -> str:
     return "right" if not wrong else f"{len(wrong)} of {len(found)} wrong"
 
 
+def counts_backward(tool: Callable[..., Counts]) -> str:
+    """Of transposed convolutions, grouped and depthwise: a product for the weight's gradient and one for the input's, which
+    only the first layer does without."""
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 1), nn.ConvTranspose2d(8, 12, 3, 2, groups=2), nn.ConvTranspose2d(12, 12, 4, 2, 1, groups=12)
+    )
+    right, x = 100 * 24 + 2 * 100 * 8 * 12 // 2 * 9 + 2 * 21 * 21 * 12 * 16, picture(10)
+    if tool is lamina:
+        macs = trace(net, x).total().backward_macs
+    elif tool is flop_counter:
+        y = net(x)
+        with FlopCounterMode(display=False) as counter:
+            y.sum().backward()
+        macs = counter.get_total_flops() // 2
+    else:
+        return "counts none"
+    return "right" if macs == right else f"{macs:,} for {right:,}"
+
+
 def lists_the_unknown(tool: Callable[..., Counts]) -> str:
     module = Call(torch.ops.lamina_conformance.product, D, D).eval()
     try:
@@ -493,6 +512,7 @@ def reads_onnx(tool: Callable[..., Counts]) -> str:
 
 
 CHECKS: dict[str, Callable[[Callable[..., Counts]], str]] = {
+    "ConvTranspose2d's backward pass": counts_backward,
     "the network is left as it was": leaves_no_trace,
     "counting twice": counts_again,
     "counting in two threads": counts_in_threads,

@@ -437,6 +437,9 @@ STEPS = {
     "permute": lambda d, x: (
         x.permute(0, 2, 1).reshape(x.shape[0], -1, 6) if x.shape[1] == 6 else x.permute(0, 2, 1).permute(0, 2, 1)
     ),
+    "heads": lambda d, x: x.unflatten(-1, (2, 3)).transpose(1, 2).contiguous().transpose(1, 2).reshape(-1, *x.shape[1:]),
+    "merged": lambda d, x: x.reshape(*x.shape[:2], 2, 3).permute(3, 1, 2, 0).reshape(-1, x.shape[1], 6)[: x.shape[0]],
+    "index": lambda d, x: x + d["w"][d["i"]],
     "chunk": lambda d, x: torch.cat(x.chunk(2, -1)[::-1], -1),
     "split": lambda d, x: x.split([2, 4], -1)[1].repeat(1, 1, 2)[..., :6],
     "bf16": lambda d, x: (x.bfloat16().float() + x.to(torch.float16)).type_as(x),
