@@ -243,6 +243,22 @@ def test_loss_sums_over_answers(run):
     assert tasks.loss(Heads(), batch, it.recipe)[0].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_answers_that_do_not_count_have_no_loss(run, smoothing):
+    it = run(f"loss.label_smoothing={smoothing}")
+    answers = torch.tensor([[2, tasks.IGNORED, 0], [tasks.IGNORED, tasks.IGNORED, 1]])
+    scores = torch.randn(2, 3, 5, generator=generator(1)).requires_grad_()
+    total, plain, right = tasks.loss(nn.Identity(), tasks.Batch((scores,), answers), it.recipe)
+    (gradient,) = torch.autograd.grad(total, scores)
+    counted = answers != tasks.IGNORED
+    expected = F.cross_entropy(scores[counted], answers[counted], label_smoothing=smoothing, reduction="sum")
+    assert total.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert plain.item() == pytest.approx(F.cross_entropy(scores[counted], answers[counted], reduction="sum").item(), rel=1e-6)
+    assert right.item() == (scores[counted].argmax(1) == answers[counted]).sum()
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, scores)[0])
+    assert not gradient[~counted].any()
+
+
 # ---- the learning rate ------------------------------------------------------------------------------------------------
 
 
@@ -378,9 +394,11 @@ def test_cutout_is_one_square_of_zeros(side, epoch):
 def test_a_pictures_change_does_not_depend_on_its_batch(order, size):
     pixels = torch.randint(0, 256, (12, 3, 8, 8), generator=generator(1), dtype=torch.uint8)
     plan = Plan(12, (8, 8), 3, 4, crop=2, flip=True, cutout=3)
+    before = pixels.clone()
     whole = plan.apply(pixels, torch.arange(12))
     index = torch.tensor(order[:size])
     assert torch.equal(plan.apply(pixels[index], index), whole[index])
+    assert torch.equal(pixels, before)
 
 
 def test_augmentation_differs_by_epoch_and_seed():

@@ -38,18 +38,16 @@ class Plan:
         """The pictures (B, C, H, W) whose numbers are `index`, changed."""
         B, _, H, W = pixels.shape
         device = pixels.device
-        rows, columns = torch.arange(H, device=device), torch.arange(W, device=device)
-        if self.move is not None or self.mirrored is not None:
-            y, x = rows.expand(B, H), columns.expand(B, W)
-            if self.mirrored is not None:
-                x = torch.where(self.mirrored[index].to(device)[:, None], W - 1 - x, x)
-            if self.move is not None:
-                pixels = F.pad(pixels, [self.crop] * 4)
-                dy, dx = self.move[:, index].to(device)
-                y, x = y + dy[:, None], x + dx[:, None]
-            sample = torch.arange(B, device=device)[:, None, None]
-            pixels = pixels.permute(0, 2, 3, 1)[sample, y[:, :, None], x[:, None, :]].permute(0, 3, 1, 2)
+        if self.move is not None:
+            # A view of all windows, (B, C, 2 crop + 1, 2 crop + 1, H, W), of which one a picture is copied.
+            windows = F.pad(pixels, [self.crop] * 4).unfold(2, H, 1).unfold(3, W, 1)
+            dy, dx = self.move[:, index].to(device)
+            pixels = windows[torch.arange(B, device=device), :, dy, dx]
+        if self.mirrored is not None:
+            turned = self.mirrored[index].nonzero()[:, 0].to(device)
+            pixels = pixels.index_copy(0, turned, pixels[turned].flip(3))
         if self.centre is not None:
+            rows, columns = torch.arange(H, device=device), torch.arange(W, device=device)
             cy, cx = self.centre[:, index].to(device)
             low, high = -(self.cutout // 2), self.cutout - self.cutout // 2
             in_y = (rows - cy[:, None] >= low) & (rows - cy[:, None] < high)

@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -117,10 +118,13 @@ def from_pixels(pixels: Tensor, spec: ImageSpec) -> Tensor:
         raise InputError(f"{pixels.shape[1]}-channel pictures for a network that takes {spec.channels}")
     if spec.channels == "BGR":
         pixels = pixels.flip(1)
-    x = F.pad(pixels, [spec.pad] * 4).float()
-    mean = x.new_tensor(spec.mean)[:, None, None]
-    std = x.new_tensor(spec.std)[:, None, None]
-    return (x / spec.scale - mean) / std
+    x = F.pad(pixels, [spec.pad] * 4).float()  # of uint8: memory of its own, which the rest is done in
+    return x.div_(spec.scale).sub_(_by_channel(spec.mean, x.device)).div_(_by_channel(spec.std, x.device))
+
+
+@cache
+def _by_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
 
 
 def random_crop(

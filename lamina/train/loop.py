@@ -87,6 +87,7 @@ class Run:
         epoch, first = divmod(self.step, self.steps_an_epoch)
         batches = self.task.batches(epoch)
         begin = time.monotonic() - self.seconds
+        self.model.train()
         for index in batches[first:]:
             if self.step >= self.steps:
                 break
@@ -131,11 +132,10 @@ class Run:
         recipe, world = self.recipe, self.world
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr(self.step)
-        self.model.train()
         self.optimizer.zero_grad()
-        answers = int(self.task.weights(index).sum())
+        answers = self.task.count(index)
         sums = [0.0, 0.0, 0.0]
-        parts = index.tensor_split(min(recipe.accumulate, len(index)))
+        parts = index.tensor_split(min(recipe.accumulate, len(index))) if recipe.accumulate > 1 else (index,)
         for number, part in enumerate(parts):
             mine = world.share(part)
             # A process without a sample still takes part in the exchange of gradients, with a weight of nothing.
@@ -145,7 +145,7 @@ class Run:
                 # The processes' gradients are averaged; the sum over all answers is what is divided by their number.
                 (total * (world.ranks / answers if len(mine) else 0.0)).backward()
             if len(mine):
-                sums = [sums[0] + plain.item(), sums[1] + right.item(), sums[2] + int(self.task.weights(mine).sum())]
+                sums = [sums[0] + plain.item(), sums[1] + right.item(), sums[2] + self.task.count(mine)]
         total = self.world.sum(sums[:1])[0]
         if not math.isfinite(total):
             self._diverged(f"the loss is {total}", self.step)
@@ -173,7 +173,9 @@ class Run:
         return contextlib.nullcontext()
 
     def _autocast(self) -> contextlib.AbstractContextManager:
-        return torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16")
+        if self.recipe.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.world.device.type, torch.bfloat16)
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -272,7 +274,7 @@ class Run:
         for full_name, value in state.items():
             _, key, name = full_name.split(".", 2)  # optimizer.KEY.NAME
             parameter = parameters[name]
-            own = spread(value, parameter) if value.shape == parameter.shape else value
+            own = spread(value, parameter) if value.shape == parameter.shape else value.to(parameter.device)
             self.optimizer.state[parameter][key] = own.clone()
 
     def _restore(self, point: checkpoint.Checkpoint) -> None:

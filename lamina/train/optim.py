@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from lamina.train.recipe import Optimizer, Schedule
 
@@ -17,10 +18,12 @@ def optimizer(module: nn.Module, options: Optimizer) -> torch.optim.Optimizer:
     others = [p for p in parameters if not (options.decay_all or p.ndim > 1)]
     groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
     groups = [g for g in groups if g["params"]]
+    # Fused: all of an update in one pass over memory. torch has no such SGD for parameters that are cut up over processes.
+    fused = None if any(isinstance(p, DTensor) for p in parameters) else True
     if options.name == "sgd":
-        return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, nesterov=options.nesterov)
+        return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, nesterov=options.nesterov, fused=fused)
     kind = torch.optim.AdamW if options.name == "adamw" else torch.optim.Adam
-    return kind(groups, lr=options.lr, betas=options.betas, eps=options.eps)
+    return kind(groups, lr=options.lr, betas=options.betas, eps=options.eps, fused=fused)
 
 
 def factor(step: int, options: Schedule, steps: int, steps_an_epoch: int) -> float:

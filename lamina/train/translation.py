@@ -78,8 +78,8 @@ class Translation:
         parts = order.split(self.sizes)
         return [parts[i] for i in torch.randperm(len(parts), generator=random).tolist()]
 
-    def weights(self, index: Tensor) -> Tensor:
-        return self.answers[index]
+    def count(self, index: Tensor) -> int:
+        return int(self.answers[index].sum())
 
     def batch(self, index: Tensor, epoch: int, device: torch.device) -> Batch:
         rows = index.tolist()

@@ -77,7 +77,7 @@ class World:
 
     def share(self, index: Tensor) -> Tensor:
         """This process's part of a batch: as equal as can be, the first ones take what is left over."""
-        return index.tensor_split(self.ranks)[self.rank]
+        return index.tensor_split(self.ranks)[self.rank] if self.ranks > 1 else index
 
 
 def full(value: Tensor) -> Tensor:

@@ -1,0 +1,150 @@
+"""What the training loop costs beside the arithmetic: `lamina.train`'s loop against a bare torch loop, by processor time.
+
+    python benchmarks/train_overhead.py [--rounds 25] [--only SUBSTRING]
+
+Both train the same network from the same weights with the same optimizer, precision and batches; where the recipe clips or
+averages weights, both do. A turn is an epoch of a few batches. The loop does all that a real run does in one: it shuffles,
+takes and augments pictures (or pads sentences), sets the learning rate, sums the loss and the right answers, stops at a loss
+that is not finite, writes its metrics. A checkpoint, saved once an epoch, is timed by itself. The bare loops keep no account:
+
+- made: takes, augments and normalises its batches in the same way, then `zero_grad`, forward, loss, `backward`, `step`;
+- ready: the same without the first half: its batches lie in memory before the clock starts.
+
+Turns alternate. Processor time of one thread counts, so that other work of the machine does not; samples a second are the best
+turn's, a ratio is the median of the rounds'. Exit code 1 if the loop trains less than 0.97 of the samples a second of the bare
+loop that makes its batches.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lamina.progress import Meter
+from lamina.train import optim
+from lamina.train.loop import CHECKPOINTS, Run
+from lamina.train.recipe import Recipe, read
+from lamina.train.tasks import IGNORED, Batch, Pictures, task
+from lamina.train.world import CPU, World
+from lamina.zoo import registry
+
+LEAST = 0.97
+# A recipe, what is laid over it, and the training samples of a turn.
+CASES: dict[str, tuple[str, tuple[str, ...], int]] = {
+    "LeNet-5, dense, its recipe": ("lenet5_dense_mnist", (), 5_120),
+    "LeNet-5, dense": ("lenet5_mnist", ("network=lenet5_dense", "loss.scale=1"), 3_000),
+    "LeNet-5, dense, bf16": ("lenet5_mnist", ("network=lenet5_dense", "loss.scale=1", "precision=bf16"), 3_000),
+    "LeNet-5 of 1998": ("lenet5_mnist", (), 1_000),
+    "ViT, small": ("vit_mnist", (), 512),
+    "ResNet-20": ("resnet20_cifar10", ("precision=fp32",), 512),
+    "ResNet-20, bf16": ("resnet20_cifar10", (), 512),
+    "Transformer, small, bf16": ("transformer_de_en_tatoeba", ("validation=0",), 500),
+}
+
+
+class Unsaved(Run):
+    """The loop without its checkpoints."""
+
+    def save(self) -> None:
+        pass
+
+
+class Bare:
+    """The loop that one would write by hand."""
+
+    def __init__(self, recipe: Recipe, module: nn.Module):
+        self.recipe, self.module = recipe, module
+        if recipe.channels_last:
+            self.module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = optim.optimizer(module, recipe.optimizer)
+        self.average = optim.Average(module, recipe.ema) if recipe.ema else None
+        self.step = 0
+
+    def epoch(self, batches: Iterable[Batch]) -> None:
+        recipe, options = self.recipe, self.recipe.loss
+        self.module.train()
+        for batch in batches:
+            self.optimizer.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16) if recipe.precision == "bf16" else nullcontext():
+                scores = self.module(*batch.inputs).flatten(0, -2)
+                scores = scores if options.scale == 1 else options.scale * scores
+                loss = F.cross_entropy(
+                    scores, batch.targets.flatten(), ignore_index=IGNORED, label_smoothing=options.label_smoothing
+                )
+            loss.backward()
+            if recipe.clip is not None:
+                nn.utils.clip_grad_norm_(self.module.parameters(), recipe.clip)
+            self.optimizer.step()
+            if self.average is not None:
+                self.average.update(self.step)
+            self.step += 1
+
+
+def measure(recipe: Recipe, rounds: int, folder: Path) -> dict[str, list[float]]:
+    """Processor seconds of each round's turns, and of a checkpoint; "samples" are those of a turn."""
+
+    def network() -> nn.Module:
+        torch.manual_seed(recipe.seed)
+        return registry.build(recipe.network)
+
+    samples = task(recipe)
+    run = Unsaved(recipe, network(), samples, folder, World())
+    ready, made = Bare(recipe, network()), Bare(recipe, network())
+    took: dict[str, list[float]] = {"loop": [], "ready": [], "made": [], "checkpoint": []}
+    for turn in range(rounds + 1):  # the first is not timed
+        batches = [samples.batch(index, turn, CPU) for index in samples.batches(turn)]
+        work: list[tuple[str, Callable[[], None]]] = [
+            ("loop", lambda: run._epoch(Meter(0, "", quiet=True), lambda row: None)),
+            ("ready", lambda batches=batches: ready.epoch(batches)),
+            ("made", lambda turn=turn: made.epoch(samples.batch(index, turn, CPU) for index in samples.batches(turn))),
+        ]
+        first = turn % len(work)
+        for name, call in [*work[first:], *work[:first], ("checkpoint", lambda: Run.save(run))]:
+            if isinstance(samples, Pictures):
+                samples.plan = (-1, None)  # each turn plans its own augmentation
+            start = time.process_time()
+            call()
+            if turn:
+                took[name].append(time.process_time() - start)
+    return took | {"samples": [float(run.samples)]}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--only", default="", metavar="SUBSTRING", help="the cases that have this in their name")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"torch {torch.__version__}, one thread, {options.rounds} rounds")
+    print("| network | batch | ready, /s | made, /s | loop, /s | loop / made | loop / ready | checkpoint, ms |")
+    print("|---|---|---|---|---|---|---|---|")
+    slow = 0
+    for name, (recipe, settings, samples) in CASES.items():
+        if options.only not in name:
+            continue
+        plan = replace(read(recipe, settings), samples=samples, epochs=1_000)
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / CHECKPOINTS).mkdir()
+            took = measure(plan, options.rounds, Path(folder))
+        rate = {key: took["samples"][0] / min(took[key]) for key in ("ready", "made", "loop")}
+        share = {
+            key: statistics.median(a / b for a, b in zip(took[key], took["loop"], strict=True)) for key in ("ready", "made")
+        }
+        slow += share["made"] < LEAST
+        cells = [name, f"{plan.batch:,}", *(f"{rate[key]:,.0f}" for key in ("ready", "made", "loop"))]
+        cells += [f"{share['made']:.3f}", f"{share['ready']:.3f}", f"{1e3 * statistics.median(took['checkpoint']):.0f}"]
+        print(f"| {' | '.join(cells)} |", flush=True)
+    return 1 if slow else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
