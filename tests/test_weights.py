@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 import lamina
-from lamina.data import imagenet, mnist
+from lamina.data import cifar10, imagenet, mnist
 from lamina.data.image import from_pixels
 from lamina.errors import InputError, LaminaError
 from lamina.infer import session, translate
@@ -166,7 +166,12 @@ def test_fetched_weights_are_checked(tmp_path, monkeypatch, resnet):
     assert list(kept.parent.iterdir()) == []
 
 
-SHIPPED = {"lenet5": ("top1", 99.1), "vit_mnist": ("top1", 98.0), "transformer_de_en": ("bleu", 55.0)}
+SHIPPED = {
+    "lenet5": ("top1", 99.1),
+    "resnet20_cifar": ("top1", 91.0),
+    "vit_mnist": ("top1", 98.0),
+    "transformer_de_en": ("bleu", 55.0),
+}
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -197,6 +202,13 @@ def test_shipped_weights_read_digits(name, data):
     pixels, labels = mnist.load("test")
     right = (net.scores(from_pixels(pixels[:1000], net.image)).argmax(1) == labels[:1000]).sum()
     assert int(right) >= 970  # the first thousand are the harder half's
+
+
+def test_shipped_weights_see_pictures(data):
+    net = session.session("resnet20_cifar")
+    pixels, labels = cifar10.load("test")
+    right = (net.scores(from_pixels(pixels[:1000], net.image)).argmax(1) == labels[:1000]).sum()
+    assert int(right) >= 890
 
 
 def test_shipped_weights_translate():
