@@ -413,7 +413,7 @@ class Tracer(TorchFunctionMode):
         else:
             results = output
             made = tuple([self.register(t, grad and (t.is_floating_point() or t.is_complex())) for t in results])
-        keep = self._keep(saved) if grad else ()
+        keep = self._keep(saved) if grad and saved else ()
         if loops and results and results[0].is_complex():
             loops = tuple(replace(nest, times=4 * nest.times) for nest in loops)  # four real products make a complex one
         if operators is not None:

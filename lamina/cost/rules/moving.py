@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from lamina.cost import aten, formulas
 from lamina.cost.formulas import ShapeError
 from lamina.cost.rules.table import RULES, rule
+from lamina.workload import Tensor as Record
 
 if TYPE_CHECKING:
     from lamina.cost.trace import Tracer
@@ -95,7 +96,7 @@ def view(function: Callable[..., Any], name: str) -> Callable[..., Any]:
             if out is input:  # nothing happened
                 return out
             shared = out.untyped_storage()._cdata == source.untyped_storage()._cdata
-            if shared and out.numel() == source.numel() and t.is_own(source):
+            if shared and type(t.known.get(id(source))) is not Record and out.numel() == source.numel() and t.is_own(source):
                 return out  # the whole weight in another form is that weight
             return t.emit("view" if shared else "copy", name, (input,), out)
         address = source.untyped_storage()._cdata
@@ -124,7 +125,9 @@ for _name in (
     for _home in (torch, Tensor):
         if hasattr(_home, _name):
             RULES[getattr(_home, _name)] = view(getattr(_home, _name), _name)
-_AS_VIEW = {f: view(f, name) for f, name in ((torch.roll, "roll"), (Tensor.__getitem__, "getitem"))}
+_AS_VIEW: dict[Any, Callable[..., Any]] = {
+    f: view(f, name) for f, name in ((torch.roll, "roll"), (Tensor.__getitem__, "getitem"))
+}
 _AS_VIEW |= {f: RULES[f] for f in (Tensor.reshape, Tensor.contiguous)}
 for _name in ("T", "mT", "H", "mH", "data", "real", "imag"):
     RULES[getattr(Tensor, _name).__get__] = view(getattr(Tensor, _name).__get__, _name)
@@ -177,14 +180,18 @@ def setitem(t: Tracer, input: Tensor, index: Any, value: Any) -> Any:
     """Writing a part in place: the rest of the tensor stays, so that it is both an input and the output."""
     if not input.is_meta or not _is_basic(index) or t.is_own(input):
         return NotImplemented
-    with torch.no_grad():
-        part = input[index]  # torch checks that it is there
     if isinstance(value, Tensor):
-        if formulas.broadcast(tuple(part.shape), tuple(value.shape)[-max(1, part.dim()) :]) != tuple(part.shape):
-            raise ShapeError(f"cannot write {tuple(value.shape)} into {tuple(part.shape)}")
+        with torch.no_grad():
+            part = tuple(input[index].shape)
+        if formulas.broadcast(part, tuple(value.shape)[-max(1, len(part)) :]) != part:
+            raise ShapeError(f"cannot write {tuple(value.shape)} into {part}")
         t.emit("copy", "setitem", (input, value), input)
-    else:
-        t.emit("copy", "setitem", (input,), input)
+        return None
+    places = index if isinstance(index, tuple) else (index,)
+    if len(places) > input.dim() or not all([type(i) is slice for i in places]):  # slices are always there
+        with torch.no_grad():
+            input[index]
+    t.emit("copy", "setitem", (input,), input)
     return None
 
 
