@@ -1,5 +1,7 @@
 """Where a trace stands in for torch's call of a module: the same record as the long way, and nothing of it seen outside."""
 
+import subprocess
+import sys
 import threading
 from unittest import mock
 
@@ -91,6 +93,18 @@ def test_only_what_is_exactly_torch_s_goes_the_short_way(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(nn.Linear, "forward", lambda self, x: linear(linear(x, self.weight), self.weight))
         assert trace(once, x).macs == 64
+
+
+def test_a_forward_replaced_before_lamina_was_imported():
+    code = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+nn.Linear.forward = lambda self, x: F.linear(F.linear(x, self.weight), self.weight)
+import lamina
+print(lamina.trace(nn.Linear(4, 4), torch.empty(2, 4)).macs)
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "64\n"
 
 
 def test_a_mode_within_the_forward_sees_the_function():

@@ -21,7 +21,10 @@ MODULES: dict[type, tuple[Any, Any, str, Any, Callable[[Any, Any], tuple[Any, ..
 
 def _is(home: Any, name: str, *kinds: type[nn.Module]) -> Callable[[Callable[[Any, Any], Any]], Callable[[Any, Any], Any]]:
     def register(arguments: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-        MODULES.update({kind: (kind.forward, home, name, getattr(home, name), arguments) for kind in kinds})
+        function = getattr(home, name)
+        for kind in kinds:
+            if all(f.__module__.startswith("torch") for f in (kind.forward, function)):  # not replaced before this was imported
+                MODULES[kind] = (kind.forward, home, name, function, arguments)
         return arguments
 
     return register
