@@ -3,6 +3,7 @@
 import threading
 import weakref
 from dataclasses import replace
+from functools import partial
 from unittest import mock
 
 import pytest
@@ -181,6 +182,12 @@ def test_saved_bytes_are_what_autograd_saves(name):
             child.eval()
     if name == "alexnet":
         module.lrn = nn.Identity()
+    x = torch.rand(2, *lamina.spec(name).input)
+    assert trace(module, x).saved_bytes == pytest.approx(saved_by_autograd(module, x), rel=0.02)
+
+
+def saved_by_autograd(module: nn.Module, x: torch.Tensor) -> int:
+    """The bytes of the storages that autograd keeps, without weights and buffers."""
     own = {t.untyped_storage()._cdata for t in (*module.parameters(), *module.buffers())}
     saved: dict[int, int] = {}
     keep = []
@@ -191,11 +198,90 @@ def test_saved_bytes_are_what_autograd_saves(name):
             keep.append(t)
         return t
 
-    x = torch.rand(2, *lamina.spec(name).input)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         module(x)
-    work = trace(module, x)
-    assert work.saved_bytes == pytest.approx(sum(saved.values()), rel=0.02)
+    return sum(saved.values())
+
+
+class Partly(nn.Module):
+    """Frozen and trainable parts side by side."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+        self.frozen = nn.Linear(16, 16).requires_grad_(False)
+        self.trained = nn.Linear(16, 16)
+        self.fixed = nn.Parameter(torch.rand(16), requires_grad=False)
+        self.scale = nn.Parameter(torch.rand(16))
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda m, x: m.frozen(torch.tanh(m.frozen(x))),
+        lambda m, x: m.frozen(torch.tanh(m.trained(torch.tanh(m.frozen(x))))),
+        lambda m, x: m.frozen(m.trained(m.frozen(x))) @ m.fixed.diag(),
+        lambda m, x: m.trained(x) * torch.tanh(m.frozen(x)),
+        lambda m, x: torch.tanh(m.frozen(x)) * m.scale,
+        lambda m, x: m.trained(x) * m.trained(x),
+        lambda m, x: m.trained(x) / torch.tanh(m.frozen(x)),
+        lambda m, x: torch.tanh(m.frozen(x)) / m.trained(x).exp(),
+        lambda m, x: torch.softmax(m.trained(x) @ m.frozen(x).mT, -1) @ m.frozen(x),
+        lambda m, x: torch.baddbmm(x, m.frozen(x), m.trained(x).mT[:, :, :16]) if x.shape[1] == 16 else None,
+    ],
+)
+def test_saved_bytes_where_some_is_frozen(function):
+    module, x = Partly(function), torch.rand(2, 16, 16)
+    assert trace(module, x).saved_bytes == saved_by_autograd(module, x)
+
+
+IN_PLACE = ("relu", "relu6", "hardtanh", "leaky_relu", "silu", "elu", "hardsigmoid", "hardswish", "mish", "selu", "celu")
+METHODS = (
+    *(
+        "sigmoid",
+        "tanh",
+        "exp",
+        "sqrt",
+        "rsqrt",
+        "square",
+        "abs",
+        "neg",
+        "sin",
+        "cos",
+        "log",
+        "reciprocal",
+        "sigmoid_",
+        "tanh_",
+    ),
+    *("exp_", "sqrt_"),
+)
+KEEPS = {
+    **{f"{name}, in place {inplace}": partial(getattr(F, name), inplace=inplace) for name in IN_PLACE for inplace in (0, 1)},
+    **{name: getattr(torch.Tensor, name) for name in METHODS},
+    "gelu": F.gelu,
+    "softplus": F.softplus,
+    "power": lambda y: y**3,
+    "number over": lambda y: 3 / y,
+    "clamp": lambda y: y.clamp(0, 1),
+    "softmax": lambda y: y.softmax(-1),
+    "log_softmax": lambda y: y.log_softmax(-1),
+    "mean": lambda y: y.mean(-1, keepdim=True) + y,
+    "sum": lambda y: y.sum(-1, keepdim=True) + y,
+    "amax": lambda y: y.amax(-1, keepdim=True) + y,
+    "where": lambda y: torch.where(y > 0, y, 0.0),
+    "masked_fill": lambda y: y.masked_fill(y > 0, 0.0),
+    "maximum": lambda y: torch.maximum(y, 2 * y),
+}
+
+
+@pytest.mark.parametrize("name", KEEPS)
+def test_saved_bytes_of_an_operation(name):
+    """Between two linear layers: the second one keeps the result too."""
+    module = Partly(lambda m, x: m.trained(KEEPS[name](1.0 * torch.tanh(m.trained(x)))))
+    assert trace(module, torch.rand(2, 16)).saved_bytes == saved_by_autograd(module, torch.rand(2, 16))
 
 
 # ---- how people write networks --------------------------------------------------------------------------------------

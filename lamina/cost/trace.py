@@ -343,6 +343,16 @@ class Tracer(TorchFunctionMode):
         """Whether one of them is one of the module's weights, or a view of one."""
         return any(type(self.own_storage.get(x.untyped_storage()._cdata)) is Weight for x in tensors)
 
+    def factors(self, a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor | int, ...]:
+        """What a product keeps for the backward pass: each factor, if a gradient flows to the other one."""
+        return a if self._is_differentiable(b) else 0, b if self._is_differentiable(a) else 0
+
+    def _is_differentiable(self, tensor: torch.Tensor) -> bool:
+        found = self.known.get(id(tensor))
+        if found is None:
+            found = self.own_storage.get(tensor.untyped_storage()._cdata)
+        return found.requires_grad if type(found) is Tensor else type(found) is Weight and found.trainable
+
     def meta(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor, or a stand-in on the meta device. That of a weight or a buffer is kept and known as such."""
         if tensor.is_meta:

@@ -30,6 +30,10 @@ def _is_float(x: Tensor) -> bool:
 # ---- activations ------------------------------------------------------------------------------------------------
 
 
+# In place these keep a copy of their input for the backward pass; the others make do with their output.
+_CLONED = {"silu", "hardswish", "hardsigmoid", "hardtanh", "mish", "relu6"}
+
+
 def _activation(name: str, keeps: str, flag: int | None = None) -> None:
     """`keeps` says what the backward pass needs: the input or the output; `flag` is the place of `inplace` among the
     settings of torch.nn.functional's form."""
@@ -38,7 +42,9 @@ def _activation(name: str, keeps: str, flag: int | None = None) -> None:
         if not _is_float(input):
             return NotImplemented
         out = input if inplace else t.new(tuple(input.shape), input.dtype)
-        saved = (input,) if keeps == "input" else (out,)
+        saved: tuple[Tensor | int, ...] = (input,) if keeps == "input" else (out,)
+        if inplace and keeps == "input" and name in _CLONED:
+            saved = (input.numel() * input.element_size(),)
         return t.emit("activation", name, (input,), out, (), times(ACTIVATION_OPS[name], input.numel()), saved)
 
     def activation(t: Tracer, input: Tensor, *settings: Any, **options: Any) -> Any:
@@ -62,9 +68,9 @@ def _activation(name: str, keeps: str, flag: int | None = None) -> None:
 
 for _name, _keeps, _flag in (
     ("relu", "output", 0), ("relu6", "input", 0), ("hardtanh", "input", 2), ("leaky_relu", "input", 1), ("silu", "input", 0),
-    ("elu", "output", 1), ("hardsigmoid", "input", 0), ("hardswish", "input", 0), ("mish", "input", 0),
+    ("elu", "input", 1), ("hardsigmoid", "input", 0), ("hardswish", "input", 0), ("mish", "input", 0),
     ("sigmoid", "output", None), ("tanh", "output", None), ("gelu", "input", None), ("softplus", "input", None),
-    ("selu", "output", 0), ("celu", "output", 1),
+    ("selu", "input", 0), ("celu", "input", 1),
 ):  # fmt: skip
     _activation(_name, _keeps, _flag)
 
@@ -81,7 +87,8 @@ def _result(a: Any, b: Any, quotient: bool) -> torch.dtype:
 
 
 def _binary(name: str, op: str, keeps: str, comparison: bool = False) -> dict[str, Callable[..., Any]]:
-    """An operator with broadcasting, in three forms; `keeps` is "none", "both", or "other" as the backward pass needs."""
+    """An operator with broadcasting, in three forms; `keeps` is "none", "both", "factors" (each if a gradient flows to the
+    other) or "divisor" (and what is divided, if a gradient flows to that) as the backward pass needs."""
 
     def emit(t: Tracer, a: Any, b: Any, inplace: bool = False) -> Any:
         first, second = isinstance(a, Tensor), isinstance(b, Tensor)
@@ -102,11 +109,13 @@ def _binary(name: str, op: str, keeps: str, comparison: bool = False) -> dict[st
             out = a
         else:
             out = t.new(shape, torch.bool if comparison else _result(a, b, name == "div"))
-        saved = ()
-        if keeps == "other":
-            saved = tensors[1:] if first else ()
-        elif keeps == "both" and len(tensors) == 2:
-            saved = tensors
+        saved: tuple[Tensor | int, ...] = ()
+        if len(tensors) == 2 and keeps != "none":
+            saved = tensors if keeps == "both" else t.factors(a, b)
+            if keeps == "divisor":
+                saved = (saved[0], b)
+        elif keeps == "divisor" and not first:  # a number over a tensor: torch keeps the tensor's reciprocal
+            saved = (math.prod(shape) * b.element_size(),)
         return t.emit("elementwise", name, tensors, out, (), {op: math.prod(shape)}, saved)
 
     def forward(t: Tracer, a: Any, b: Any, *, alpha: float = 1, out=None, rounding_mode=None) -> Any:
@@ -134,8 +143,10 @@ def _register(forms: dict[str, Callable[..., Any]], *names: str) -> None:
 
 _register(_binary("add", "add", "none"), "add", "__add__", "__radd__", "__iadd__", "add_")
 _register(_binary("sub", "add", "none"), "sub", "subtract", "__sub__", "__rsub__", "__isub__", "sub_")
-_register(_binary("mul", "mul", "both"), "mul", "multiply", "__mul__", "__rmul__", "__imul__", "mul_")
-_register(_binary("div", "div", "other"), "div", "divide", "true_divide", "__truediv__", "__rtruediv__", "__itruediv__", "div_")
+_register(_binary("mul", "mul", "factors"), "mul", "multiply", "__mul__", "__rmul__", "__imul__", "mul_")
+_register(
+    _binary("div", "div", "divisor"), "div", "divide", "true_divide", "__truediv__", "__rtruediv__", "__itruediv__", "div_"
+)
 _register(_binary("maximum", "compare", "both"), "maximum")
 _register(_binary("minimum", "compare", "both"), "minimum")
 for _name in ("eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or"):
@@ -227,7 +238,7 @@ def _reduction(name: str) -> None:
         shape = formulas.reduced(tuple(input.shape), dim, keepdim)
         result = t.new(shape, dtype or input.dtype)
         ops = times(REDUCTIONS[name], input.numel()) | ({"div": result.numel()} if name == "mean" else {})
-        return t.emit("elementwise", name, (input,), result, (), ops, (input,) if name in ("amax", "amin") else ())
+        return t.emit("elementwise", name, (input,), result, (), ops, (input, result) if name in ("amax", "amin") else ())
 
     for function in _found(name):
         RULES[function] = reduction

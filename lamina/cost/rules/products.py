@@ -67,7 +67,7 @@ def linear(t: Tracer, input: Tensor, weight: Tensor, bias=None) -> Tensor:
     out = t.new(shape, input.dtype)
     ops = {"add": math.prod(shape)} if bias is not None else {}
     nests = (drafts.named(nest, operands),)
-    return t.emit("linear", "linear", (input, weight, bias), out, nests, ops, saved=(input, weight))
+    return t.emit("linear", "linear", (input, weight, bias), out, nests, ops, saved=t.factors(input, weight))
 
 
 @rule(torch.matmul, torch.mm, torch.bmm, Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.__matmul__, torch.linalg.matmul)
@@ -79,7 +79,7 @@ def matmul(t: Tracer, input: Tensor, other: Tensor, *, out=None, out_dtype=None)
     shape, nest = _matmul(tuple(input.shape), tuple(other.shape))
     result = t.new(shape, input.dtype)
     kind: Kind = "linear" if t.is_weight(input, other) else "matmul"
-    return t.emit(kind, "matmul", (input, other), result, (drafts.named(nest, operands),), saved=(input, other))
+    return t.emit(kind, "matmul", (input, other), result, (drafts.named(nest, operands),), saved=t.factors(input, other))
 
 
 @rule(Tensor.__rmatmul__)
@@ -97,7 +97,7 @@ def adding_matmul(t: Tracer, input: Tensor, a: Tensor, b: Tensor, *, beta=1, alp
         raise formulas.ShapeError(f"cannot add {tuple(input.shape)} to the product {shape}")
     kind: Kind = "linear" if t.is_weight(input, a, b) else "matmul"
     result, ops = t.new(shape, a.dtype), {"add": math.prod(shape)}
-    return t.emit(kind, "addmm" if a.dim() == 2 else "baddbmm", (input, a, b), result, (nest,), ops, saved=(a, b))
+    return t.emit(kind, "addmm" if a.dim() == 2 else "baddbmm", (input, a, b), result, (nest,), ops, saved=t.factors(a, b))
 
 
 @rule(F.scaled_dot_product_attention)
