@@ -164,7 +164,7 @@ def test_accumulated_steps_are_whole_ones(run):
     one, parts = run(*sgd), run("accumulate=3", *sgd)
     for epoch in range(2):
         for index in one.task.batches(epoch):
-            a, b = one._step(index, epoch), parts._step(index, epoch)
+            a, b = (it._step(index, it.stream([index], epoch)) for it in (one, parts))
             assert a == pytest.approx(b, rel=1e-4)
             one.step, parts.step = one.step + 1, parts.step + 1
     for p, q in zip(one.module.parameters(), parts.module.parameters(), strict=True):
@@ -181,7 +181,7 @@ def test_channels_last_changes_nothing_but_rounding(tmp_path, monkeypatch):
         torch.manual_seed(plan.seed)
         it = Run(plan, registry.build(plan.network, **plan.changes), tasks.task(plan), tmp_path, World())
         for index in it.task.batches(0):
-            it._step(index, 0)
+            it._step(index, it.stream([index], 0))
             it.step += 1
         filters = next(p for p in it.module.parameters() if p.ndim == 4 and p.shape[1] > 1)
         assert filters.is_contiguous(memory_format=torch.channels_last) == (channels_last == "true")
@@ -193,7 +193,8 @@ def test_channels_last_changes_nothing_but_rounding(tmp_path, monkeypatch):
 def test_clipping(run):
     it = run("clip=0.01", "optimizer.name=sgd", "optimizer.lr=1.0", "optimizer.momentum=0.0", "schedule.warmup=0")
     before = [p.detach().clone() for p in it.module.parameters()]
-    it._step(it.task.batches(0)[0], 0)
+    index = it.task.batches(0)[0]
+    it._step(index, it.stream([index], 0))
     moved = math.sqrt(sum(float((p.detach() - q).square().sum()) for p, q in zip(it.module.parameters(), before, strict=True)))
     assert moved == pytest.approx(0.01 * it.lr(0), rel=1e-3)
 
@@ -289,7 +290,7 @@ def test_the_transformers_rate_is_equation_3(step):
 def test_the_rate_is_that_of_the_step(run):
     it = run("epochs=2")
     for index in it.task.batches(0):
-        it._step(index, 0)
+        it._step(index, it.stream([index], 0))
         expected = it.recipe.optimizer.lr * optim.factor(it.step, it.recipe.schedule, 8, 4)
         assert {g["lr"] for g in it.optimizer.param_groups} == {expected}
         it.step += 1
@@ -439,6 +440,42 @@ def test_picture_files_do_not_depend_on_their_batch(tmp_path):
     assert not torch.equal(task.batch(torch.arange(9), 3, torch.device("cpu")).inputs[0], whole.inputs[0])
     held = torch.cat([b.targets for b in task.validation(torch.device("cpu"), 0, 1)])
     assert len(held) == 3 and len(folder.load(tmp_path / "pictures")[0]) == 12
+
+
+def test_a_stream_is_its_batches_in_turn(run, tmp_path):
+    """Parts of unequal size, in groups of several and in the last one of fewer."""
+    from tests.test_train_recipes import write_pictures
+
+    write_pictures(tmp_path / "pictures", 12)
+    files = tasks.task(read("resnet50_imagenet", ("batch=4", "image.size=32", "image.resize=36")), tmp_path / "pictures")
+    cpu = torch.device("cpu")
+    for task, parts in (
+        (run("batch=300", "augmentation.crop=2").task, [torch.arange(i, 50, 7) for i in range(7)]),
+        (run("batch=9").task, [torch.tensor([3])]),
+        (files, [torch.tensor([2, 1]), torch.tensor([0]), torch.arange(5)]),
+        (files, []),
+    ):
+        stream = list(task.stream(iter(parts), 3, cpu))
+        assert len(stream) == len(parts)
+        for made, part in zip(stream, parts, strict=True):
+            expected = task.batch(part, 3, cpu)
+            assert torch.equal(made.inputs[0], expected.inputs[0]) and torch.equal(made.targets, expected.targets)
+            # Resumed, a run has other groups: its products must not depend on where in memory a batch begins.
+            assert made.inputs[0].storage_offset() == 0
+
+
+def test_picture_files_are_decoded_ahead(tmp_path):
+    """The next batch is under way before a batch is asked for the second time, and no further one is."""
+    from tests.test_train_recipes import write_pictures
+
+    write_pictures(tmp_path / "pictures", 12)
+    task = tasks.task(read("resnet50_imagenet", ("batch=4", "image.size=32", "image.resize=36")), tmp_path / "pictures")
+    asked, inner = [], task.batch
+    task.batch = lambda part, *rest: asked.append(part.tolist()) or inner(part, *rest)
+    stream = task.stream(torch.arange(9).split(2), 0, torch.device("cpu"))
+    next(stream)
+    stream.close()  # an interrupted run: waits for what is under way
+    assert asked == [[0, 1], [2, 3]]
 
 
 # ---- what cannot be ---------------------------------------------------------------------------------------------------

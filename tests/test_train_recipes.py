@@ -93,8 +93,10 @@ def test_the_first_steps(name, tmp_path, monkeypatch):
     before = [p.detach().clone() for p in module.parameters()]
     while run.step < STEPS:
         epoch = run.step // run.steps_an_epoch
-        for index in task.batches(epoch)[: STEPS - run.step]:
-            loss, right, answers = run._step(index, epoch)
+        batches = task.batches(epoch)[: STEPS - run.step]
+        stream = run.stream(batches, epoch)
+        for index in batches:
+            loss, right, answers = run._step(index, stream)
             expected = plan.optimizer.lr * optim.factor(run.step, plan.schedule, int(run.steps), run.steps_an_epoch)
             assert {g["lr"] for g in run.optimizer.param_groups} == {expected}
             assert math.isfinite(loss) and 0 <= right <= answers and answers == task.count(index)

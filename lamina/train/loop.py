@@ -10,7 +10,7 @@ import math
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,13 +85,12 @@ class Run:
 
     def _epoch(self, meter: Meter, log: Callable[[dict[str, Any]], None]) -> None:
         epoch, first = divmod(self.step, self.steps_an_epoch)
-        batches = self.task.batches(epoch)
         begin = time.monotonic() - self.seconds
+        batches = self.task.batches(epoch)[first : first + int(self.steps) - self.step]
+        stream = self.stream(batches, epoch)
         self.model.train()
-        for index in batches[first:]:
-            if self.step >= self.steps:
-                break
-            values = self._step(index, epoch)
+        for index in batches:
+            values = self._step(index, stream)
             self.sums = [a + b for a, b in zip(self.sums, values, strict=True)]
             self.step += 1
             self.seconds = time.monotonic() - begin
@@ -127,7 +126,18 @@ class Run:
         recipe = self.recipe
         return recipe.optimizer.lr * optim.factor(step, recipe.schedule, int(self.steps), self.steps_an_epoch)
 
-    def _step(self, index: Tensor, epoch: int) -> list[float]:
+    def stream(self, batches: Sequence[Tensor], epoch: int) -> Iterator[Batch]:
+        """What this process takes of each part of these batches."""
+        # A process without a sample still takes part in the exchange of gradients, with a weight of nothing.
+        parts = (mine if len(mine) else index[:1] for index in batches for mine in self._parts(index))
+        return self.task.stream(parts, epoch, self.world.device)
+
+    def _parts(self, index: Tensor) -> list[Tensor]:
+        """This process's share of each of the parts in which a batch goes through the network."""
+        parts = index.tensor_split(min(self.recipe.accumulate, len(index))) if self.recipe.accumulate > 1 else (index,)
+        return [self.world.share(part) for part in parts]
+
+    def _step(self, index: Tensor, stream: Iterator[Batch]) -> list[float]:
         """One update from the batch `index`; this process's sums of loss, right answers and answers."""
         recipe, world = self.recipe, self.world
         for group in self.optimizer.param_groups:
@@ -135,15 +145,13 @@ class Run:
         self.optimizer.zero_grad()
         answers = self.task.count(index)
         sums = [0.0, 0.0, 0.0]
-        parts = index.tensor_split(min(recipe.accumulate, len(index))) if recipe.accumulate > 1 else (index,)
-        for number, part in enumerate(parts):
-            mine = world.share(part)
-            # A process without a sample still takes part in the exchange of gradients, with a weight of nothing.
-            batch = self.task.batch(mine if len(mine) else part[:1], epoch, world.device)
-            with self._exchange(number == len(parts) - 1), self._autocast():
-                total, plain, right = loss(self.model, batch, recipe)
+        parts = self._parts(index)
+        for number, (mine, batch) in enumerate(zip(parts, stream, strict=False)):
+            with self._exchange(number == len(parts) - 1):
+                with self._autocast():
+                    total, plain, right = loss(self.model, batch, recipe)
                 # The processes' gradients are averaged; the sum over all answers is what is divided by their number.
-                (total * (world.ranks / answers if len(mine) else 0.0)).backward()
+                total.backward(torch.full_like(total, world.ranks / answers if len(mine) else 0.0))
             if len(mine):
                 sums = [sums[0] + plain.item(), sums[1] + right.item(), sums[2] + self.task.count(mine)]
         total = self.world.sum(sums[:1])[0]

@@ -1,9 +1,11 @@
 """What there is to learn: the samples, the batches, the loss and its measures. The loop knows only this interface."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,6 +47,10 @@ class Task(Protocol):
         ...
 
     def batch(self, index: Tensor, epoch: int, device: torch.device) -> Batch: ...
+
+    def stream(self, parts: Iterable[Tensor], epoch: int, device: torch.device) -> Iterator[Batch]:
+        """`batch` of each part in turn, made ahead where that is quicker."""
+        ...
 
     def validation(self, device: torch.device, rank: int, ranks: int) -> Iterator[Batch]:
         """This process's share of the validation part, which is no part of the training samples."""
@@ -102,6 +108,14 @@ class Pictures:
         pixels = self.pixels.index_select(0, index.to(device))  # whole rows: three times as quick as self.pixels[index]
         return Batch((from_pixels(plan.apply(pixels, index), self.spec),), self.labels[index])
 
+    def stream(self, parts: Iterable[Tensor], epoch: int, device: torch.device) -> Iterator[Batch]:
+        """Small batches are made several at once: between a small network's steps each operation begins with cold caches."""
+        coming = iter(parts)
+        while group := list(islice(coming, max(1, 1_000 // self.recipe.batch))):
+            whole, sizes = self.batch(torch.cat(group), epoch, device), [len(part) for part in group]
+            for pixels, labels in zip(whole.inputs[0].split(sizes), whole.targets.split(sizes), strict=True):
+                yield Batch((pixels.clone(),), labels)  # in memory of its own: products may differ by how they are aligned
+
     def validation(self, device: torch.device, rank: int, ranks: int) -> Iterator[Batch]:
         pixels, labels = (part[rank::ranks] for part in self.held)
         for p, y in zip(pixels.split(500), labels.split(500), strict=True):
@@ -141,6 +155,16 @@ class PictureFiles:
 
         numbers = self.kept[index]
         return Batch((self._decoded(picture, numbers).to(device),), self.labels[numbers].to(device))
+
+    def stream(self, parts: Iterable[Tensor], epoch: int, device: torch.device) -> Iterator[Batch]:
+        """A batch is decoded while the one before it is trained on."""
+        with ThreadPoolExecutor(1) as ahead:
+            coming: deque[Future[Batch]] = deque()
+            for part in parts:
+                coming.append(ahead.submit(self.batch, part, epoch, device))
+                if len(coming) > 1:
+                    yield coming.popleft().result()
+            yield from (batch.result() for batch in coming)
 
     def _decoded(self, picture: Callable[[int], Tensor], numbers: Tensor) -> Tensor:
         """The pictures by `picture`, in threads. All that cannot be read are named."""

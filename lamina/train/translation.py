@@ -1,6 +1,6 @@
 """A parallel corpus as a training task: pairs of sentences, bucketed by length."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -84,6 +84,9 @@ class Translation:
     def batch(self, index: Tensor, epoch: int, device: torch.device) -> Batch:
         rows = index.tolist()
         return make_batch([self.sources[i] for i in rows], [self.targets[i] for i in rows], device)
+
+    def stream(self, parts: Iterable[Tensor], epoch: int, device: torch.device) -> Iterator[Batch]:
+        return (self.batch(part, epoch, device) for part in parts)
 
     def validation(self, device: torch.device, rank: int, ranks: int) -> Iterator[Batch]:
         sources, targets = (part[rank::ranks] for part in self.held)
