@@ -203,6 +203,8 @@ class Stores(nn.Module):
         self.other = nn.Linear(4, 4)
         del self.inner[1]._buffers["running_var"]
         self.inner[1].register_buffer("running_var", torch.full((4,), 3.0))
+        self.inner[0].register_forward_hook(lambda *_: None)
+        self.register_state_dict_post_hook(lambda *_: None)
         x = F.dropout(self.inner(x) + torch.rand(4) + torch.randn_like(x), 0.5, True)
         torch.nn.init.normal_(torch.empty(3))
         if fail:
@@ -249,6 +251,23 @@ def test_a_forward_that_stores_things_leaves_nothing(train):
         trace(module, torch.zeros(3, 5))
     assert same(before, everything(module))
     assert trace(module, x) == first
+
+
+def test_a_module_whose_attributes_lie_in_another_order_is_put_back():
+    """One from an old file: `__setstate__` adds what it lacks at the end."""
+    module, x = Stores(), torch.rand(3, 4)
+    for child in module.modules():
+        own = dict(vars(child))
+        vars(child).clear()
+        vars(child).update({k: own[k] for k in sorted(own, reverse=True)})
+    before = everything(module)
+    trace(module, x)
+    assert same(before, everything(module))
+    for child in module.modules():
+        del child._load_state_dict_post_hooks
+    before = everything(module)
+    trace(module, x)
+    assert same(before, everything(module))
 
 
 def test_two_threads_store_and_leave_nothing():

@@ -2,10 +2,11 @@
 
 import linecache
 import sys
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain, compress
-from operator import is_
+from itertools import chain, compress, islice, repeat
+from operator import is_, itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,7 +15,10 @@ import torch
 from torch import nn
 
 HERE = str(Path(__file__).parent)
-CONTAINERS = {dict, list, set}
+_FRESH = vars(nn.Module())
+CONTAINERS = {dict, OrderedDict, list, set}
+_STANDARD = itemgetter(*(name for name, value in _FRESH.items() if type(value) in CONTAINERS))  # parameters, hooks, children
+_LAST = len(_FRESH) - 1  # the place of the children, after which a module's own attributes come
 
 
 @contextmanager
@@ -24,31 +28,45 @@ def restored(modules: Sequence[nn.Module]) -> Iterator[None]:
 
     Only what changed is written, so that another thread that uses the same module sees no difference.
     """
-    tables: list[dict[Any, Any]] = [vars(module) for module in modules]
-    # A module has twenty attributes: what looks at each of them runs in C.
-    values = list(chain.from_iterable(map(dict.values, tables)))
-    kept = list(compress(values, map(CONTAINERS.__contains__, map(type, values))))
-    tables += [value for value in kept if type(value) is dict]  # a module's parameters, buffers and children among them
-    others: list[Any] = [value for value in kept if type(value) is not dict]
-    inner = tables[len(modules) :]
-    before = [*values, *chain.from_iterable(map(dict.values, inner)), *chain.from_iterable(others)]
-    keys, sizes = list(chain.from_iterable(tables)), [len(x) for x in chain(tables, others)]
+    # A module has twenty attributes, half of them empty containers: what looks at each of them runs in C.
+    tables: list[Any] = [vars(module) for module in modules]
+    values = _values(tables)
+    containers = _containers(tables, values)
+    full = list(filter(None, containers))
+    items, copies = _values(full), [container.copy() for container in chain(tables, full)]
     try:
         yield
     finally:
-        after = [*chain.from_iterable(map(dict.values, tables)), *chain.from_iterable(others)]
-        if len(before) != len(after) or not all(map(is_, before, after)):
-            start = 0
-            for container, size in zip(chain(tables, others), sizes, strict=True):
-                saved = before[start : start + size]
-                now = container.values() if isinstance(container, dict) else container
-                if len(container) != size or not all(map(is_, now, saved)):
+        if not _same(values, _values(tables)) or not _same(items, _values(filter(None, containers))):
+            for container, copy in zip(chain(tables, full), copies, strict=True):
+                if not _same(_values([container]), _values([copy])):
                     container.clear()
-                    if isinstance(container, dict):
-                        container.update(zip(keys[start : start + size], saved, strict=True))
-                    else:
-                        (container.extend if isinstance(container, list) else container.update)(saved)
-                start += size
+                    (container.extend if isinstance(container, list) else container.update)(copy)
+            kept = set(map(id, full))
+            for container in containers:
+                if container and id(container) not in kept:
+                    container.clear()
+
+
+def _containers(tables: list[Any], values: list[Any]) -> list[Any]:
+    """The lists, dictionaries and sets among the attributes."""
+    try:
+        standard = list(map(_STANDARD, tables))
+    except KeyError:  # a module from an old file, say
+        standard = []
+    own = [islice(table.values(), _LAST, None) for table in tables]
+    if standard and all(map(is_, map(next, own, repeat(None)), [row[-1] for row in standard])):
+        values = list(chain.from_iterable(own))
+        return [*chain.from_iterable(standard), *compress(values, map(CONTAINERS.__contains__, map(type, values)))]
+    return list(compress(values, map(CONTAINERS.__contains__, map(type, values))))
+
+
+def _values(containers: Iterable[Any]) -> list[Any]:
+    return list(chain.from_iterable([x.values() if isinstance(x, dict) else x for x in containers]))
+
+
+def _same(a: list[Any], b: list[Any]) -> bool:
+    return len(a) == len(b) and all(map(is_, a, b))
 
 
 # ---- whose line ------------------------------------------------------------------------------------------------------
