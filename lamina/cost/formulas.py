@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 from lamina.errors import InputError
 from lamina.workload import Loops
@@ -194,6 +195,17 @@ def pooling(x: Shape, kernel: Shape, stride: Shape, padding: Shape, dilation: Sh
     return (*x[:-axes], *output)
 
 
+@lru_cache(4096)
+def copied(shape: Shape, stride: Shape, wanted: Shape) -> Shape | None:
+    """The shape after a reshape to `wanted` (one -1 is what is left) that cannot do without a copy; None for one that can,
+    or does not fit."""
+    known = math.prod([n for n in wanted if n >= 0])
+    if sum([n < 0 for n in wanted]) == 1 and known:
+        wanted = tuple([math.prod(shape) // known if n == -1 else n for n in wanted])
+    fits = min(wanted, default=0) > 0 and math.prod(wanted) == math.prod(shape)
+    return wanted if fits and not viewable(shape, stride, wanted) else None
+
+
 def viewable(shape: Shape, stride: Shape, wanted: Shape) -> bool:
     """Whether elements that lie so in memory can be seen in another shape of as many elements (none of them zero) without
     a copy: each run of axes that lies densely must be a run of the wanted axes."""
@@ -212,6 +224,7 @@ def viewable(shape: Shape, stride: Shape, wanted: Shape) -> bool:
     return not rest
 
 
+@lru_cache(4096)
 def broadcast(*shapes: Shape) -> Shape:
     """NumPy's broadcasting."""
     axes = max(map(len, shapes))

@@ -23,9 +23,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._C import _len_torch_function_stack
+from torch._C import _len_torch_function_stack, _pop_torch_function_stack, _push_on_torch_function_stack
 from torch.nn.modules.module import _has_any_global_hook
-from torch.overrides import TorchFunctionMode, _pop_mode, _push_mode
+from torch.overrides import TorchFunctionMode
 
 from lamina.cost import aten, calls, custom, drafts, rules, state
 from lamina.cost.formulas import ShapeError
@@ -124,10 +124,11 @@ class Tracer(TorchFunctionMode):
     def _survey(self) -> tuple[Weight, ...]:
         """One walk over the module: paths, buffers, and parameters, where two in one storage and of one shape are one
         tied weight. A compiled submodule has the path of its original."""
-        weights: dict[tuple[int, tuple[int, ...]], Weight] = {}
+        weights: list[Weight] = []
+        views: dict[tuple[int, tuple[int, ...]], Weight] = {}  # of one storage, by their shapes
         buffers: dict[int, torch.Tensor] = {}
         kinds: dict[type, str] = {}
-        known, own_storage, parameters, modules = self.known, self.own_storage, [], self.modules
+        known, places, parameters, modules, dtypes = self.known, self.own_storage, [], self.modules, _DTYPES
         waiting: list[tuple[str, nn.Module]] = [("", self.module)]
         while waiting:
             path, module = waiting.pop()
@@ -157,26 +158,31 @@ class Tracer(TorchFunctionMode):
             for name, parameter in module._parameters.items():
                 if parameter is None:
                     continue
-                shape = tuple(parameter.shape)
-                key = parameter.untyped_storage()._cdata, shape
-                weight = weights.get(key)
+                shape, place = tuple(parameter.shape), parameter.untyped_storage()._cdata
+                weight = places.get(place)
+                if weight is not None and weight.shape != shape:
+                    views[place, weight.shape] = weight
+                    weight = views.get((place, shape))
                 if weight is None:
                     part: Part = "norm" if "Norm" in kind else "bias" if name.endswith("bias") else "weight"
-                    dtype = dtype_name(parameter.dtype)
+                    dtype = dtypes.get(parameter.dtype) or dtype_name(parameter.dtype)
                     weight = drafts.weight((prefix + name,), shape, dtype, len(weights), part, parameter.requires_grad)
-                    weights[key] = own_storage[key[0]] = weight
+                    weights.append(weight)
+                    places[place] = weight
                 else:  # nobody else has seen the record yet
                     object.__setattr__(weight, "names", (*weight.names, prefix + name))
                 known[id(parameter)] = weight
                 parameters.append(parameter)
-        known.update(dict.fromkeys(buffers, BUFFER))
-        for buffer in buffers.values():
-            own_storage.setdefault(buffer.untyped_storage()._cdata, BUFFER)
-        self.buffers = sum([buffer.numel() for buffer in buffers.values()])
-        self.buffer_bytes = sum([buffer.nbytes for buffer in buffers.values()])
+        for key, buffer in buffers.items():
+            known[key] = BUFFER
+            place = buffer.untyped_storage()._cdata
+            if place not in places:
+                places[place] = BUFFER
+            self.buffers += buffer.numel()
+            self.buffer_bytes += buffer.nbytes
         self.hold += parameters
         self.hold += buffers.values()
-        return tuple(weights.values())
+        return tuple(weights)
 
     def run(self, inputs: Sequence[Any], kwargs: Mapping[str, Any], name: str) -> Workload:
         given = inputs, kwargs
@@ -254,7 +260,7 @@ class Tracer(TorchFunctionMode):
                     or _len_torch_function_stack() != modes
                 ):
                     rule, arguments = shortcut
-                    _pop_mode()
+                    _pop_torch_function_stack()
                     try:
                         given = arguments(module, args[0])
                         if given is not None:
@@ -262,7 +268,7 @@ class Tracer(TorchFunctionMode):
                     except ShapeError as error:
                         raise InputError(f"{self.where()}: {error}") from error
                     finally:
-                        _push_mode(self)
+                        _push_on_torch_function_stack(self)
             if result is NotImplemented:
                 result = call(module, *args, **kwargs)
             while stack.pop() is not frame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,9 +27,11 @@ _SHAPE, _DTYPE = attrgetter("shape"), attrgetter("dtype")
 def cat(t: Tracer, tensors, dim: int = 0, *, out=None, axis: int | None = None) -> Tensor:
     parts = list(tensors)
     shapes: list[tuple[int, ...]] = list(map(_SHAPE, parts))
-    if (0,) in shapes:  # torch skips empty vectors
+    kinds = set(shapes)
+    if (0,) in kinds:  # torch skips empty vectors
         parts = [x for x, shape in zip(parts, shapes, strict=True) if shape != (0,)]
         shapes = [shape for shape in shapes if shape != (0,)]
+        kinds.remove((0,))
     if out is not None or not parts or not (parts[0].is_meta or any(x.is_meta for x in parts) or t.is_weight(*parts)):
         return NotImplemented
     if len(set(map(_DTYPE, parts))) > 1:
@@ -37,9 +39,10 @@ def cat(t: Tracer, tensors, dim: int = 0, *, out=None, axis: int | None = None) 
     first = tuple(shapes[0])
     place = (dim if axis is None else axis) % len(first)
     around = first[:place], first[place + 1 :]
-    if any(len(shape) != len(first) or (shape[:place], shape[place + 1 :]) != around for shape in set(shapes)):
-        raise ShapeError(f"cannot concatenate {' and '.join(map(formulas._x, shapes))} along axis {place}")
-    shape = (*around[0], sum([shape[place] for shape in shapes]), *around[1])
+    for shape in kinds:
+        if len(shape) != len(first) or (shape[:place], shape[place + 1 :]) != around:
+            raise ShapeError(f"cannot concatenate {' and '.join(map(formulas._x, shapes))} along axis {place}")
+    shape = (*around[0], sum(map(itemgetter(place), shapes)), *around[1])
     return t.emit("copy", "cat", parts, t.new(shape, parts[0].dtype), attributes={"dim": place})
 
 
@@ -138,14 +141,11 @@ for _name in ("T", "mT", "H", "mH", "data", "real", "imag"):
 
 @rule(torch.reshape, Tensor.reshape)
 def reshape(t: Tracer, input: Tensor, *shape: Any, **kwargs: Any) -> Any:
-    wanted = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
-    if input.is_meta and not kwargs and all([type(n) is int for n in wanted]) and not input.is_contiguous():
-        given, known = tuple(input.shape), math.prod([n for n in wanted if n >= 0])
-        if sum([n < 0 for n in wanted]) == 1 and known:
-            wanted = [math.prod(given) // known if n == -1 else n for n in wanted]
-        fits = min(wanted, default=0) > 0 and math.prod(wanted) == math.prod(given)
-        if fits and not formulas.viewable(given, input.stride(), tuple(wanted)):
-            return t.emit("copy", "reshape", (input,), t.new(tuple(wanted), input.dtype))
+    wanted = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+    if input.is_meta and not kwargs and not input.is_contiguous() and all([type(n) is int for n in wanted]):
+        copied = formulas.copied(tuple(input.shape), input.stride(), wanted)
+        if copied is not None:
+            return t.emit("copy", "reshape", (input,), t.new(copied, input.dtype))
     return _AS_VIEW[Tensor.reshape](t, input, *shape, **kwargs)
 
 

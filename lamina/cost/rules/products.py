@@ -37,9 +37,11 @@ def _fixed(setting: Any) -> Any:
 @rule(torch.conv1d, torch.conv2d, torch.conv3d)
 def convolution(t: Tracer, input: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
     w = tuple(weight.shape)
-    settings = _fixed(stride), _fixed(padding), _fixed(dilation)
     operands = t.operands(input, weight, bias)
-    shape, nest = _convolution(tuple(input.shape), w, *settings, groups)
+    try:
+        shape, nest = _convolution(tuple(input.shape), w, stride, padding, dilation, groups)
+    except TypeError:  # a list of numbers
+        shape, nest = _convolution(tuple(input.shape), w, *map(_fixed, (stride, padding, dilation)), groups)
     out = t.new(shape, input.dtype)
     ops = {"add": math.prod(shape)} if bias is not None else {}
     nests = (drafts.named(nest, operands),)
