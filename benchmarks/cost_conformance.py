@@ -545,7 +545,11 @@ def alone(function: Callable[[], str]) -> str:
 
     process = multiprocessing.get_context("fork").Process(target=work)
     process.start()
-    result = receiver.recv() if receiver.poll(300) else "fails: no answer in five minutes"
+    sender.close()  # this end of it: where the process dies, as fvcore's does at times in two threads, no answer can come
+    try:
+        result = receiver.recv() if receiver.poll(300) else "fails: no answer in five minutes"
+    except EOFError:
+        result = "fails: its process died"
     process.kill()
     process.join()
     return result
