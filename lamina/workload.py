@@ -27,7 +27,7 @@ DTYPE_BYTES = {
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A tensor that flows between layers. Views of one allocation share a `storage`."""
+    """A tensor that flows between layers. Views of one allocation share a `storage`, of `storage_bytes` (0 within a weight)."""
 
     id: int
     shape: tuple[int, ...]

@@ -55,7 +55,11 @@ def test_both_levels_agree(name, train):
     assert products(above) == products(below)
     ours, theirs = above.summary(), below.summary()
     peaks = ours.pop("peak_activation_bytes"), theirs.pop("peak_activation_bytes")
-    if not any(len(layer.loops) > 1 for layer in above.layers):  # attention's kernel keeps no scores: see the real runs
+    # Attention's meta kernel keeps the scores, and its result lies in another order, which is copied: see the real runs.
+    if any(len(layer.loops) > 1 for layer in above.layers):
+        for key in ("bytes_read", "bytes_written"):
+            assert ours.pop(key) <= theirs.pop(key)
+    else:
         assert abs(peaks[0] - peaks[1]) <= 8 * 4096  # batch norm's statistics
     assert ours == theirs
     assert above.coverage.unknown == below.coverage.unknown == ()
@@ -236,6 +240,66 @@ class Partly(nn.Module):
 def test_saved_bytes_where_some_is_frozen(function):
     module, x = Partly(function), torch.rand(2, 16, 16)
     assert trace(module, x).saved_bytes == saved_by_autograd(module, x)
+
+
+def heads(x: torch.Tensor, count: int = 4) -> torch.Tensor:
+    """(B, S, E) as (B, H, S, E / H), without a copy."""
+    return x.view(*x.shape[:2], count, -1).transpose(1, 2)
+
+
+PRODUCTS = {
+    "scores of heads": lambda m, x: heads(m.trained(x)) @ heads(m.trained(x)).mT,
+    "scores of one": lambda m, x: m.trained(x) @ m.trained(x).mT,
+    "halves": lambda m, x: m.trained(x)[:, :, :8] @ m.trained(x)[:, :, 8:].mT,
+    "broadcast": lambda m, x: heads(m.trained(x)) @ heads(m.trained(x))[:1, :1].mT,
+    "outer": lambda m, x: m.trained(x)[:, None] @ m.trained(x)[None].mT,
+    "rows": lambda m, x: heads(m.trained(x)) @ m.trained.weight[:4],
+    "columns": lambda m, x: m.trained.weight @ m.trained(x).mT,
+    "vector": lambda m, x: m.trained(x) @ m.trained.weight[0],
+    "einsum": lambda m, x: torch.einsum("bhid,bhjd->bhij", heads(m.trained(x)), heads(m.trained(x))),
+    "einsum of rows": lambda m, x: torch.einsum("bihd,bjhd->bhij", *[m.trained(x).view(*x.shape[:2], 4, 4)] * 2),
+    "einsum with a weight": lambda m, x: torch.einsum("bij,kj->bki", m.trained(x), m.trained.weight),
+    "einsum, frozen": lambda m, x: torch.einsum("bij,kj->bki", m.trained(x), m.frozen.weight),
+    "tensordot": lambda m, x: torch.tensordot(m.trained(x), m.trained.weight, dims=([2], [0])),
+    "attention": lambda m, x: F.scaled_dot_product_attention(*[heads(m.trained(x))] * 3),
+    "attention, in order": lambda m, x: F.scaled_dot_product_attention(*[heads(m.trained(x)).contiguous()] * 3),
+    "attention and after": lambda m, x: m.trained(
+        F.scaled_dot_product_attention(*[heads(m.trained(x))] * 3).transpose(1, 2).reshape(x.shape)
+    ),
+    "mean": lambda m, x: F.adaptive_avg_pool2d(m.trained(x)[:, None], 1),
+    "pool": lambda m, x: F.adaptive_avg_pool2d(m.trained(x)[:, None], 2),
+    "zeros": lambda m, x: m.trained(x) + m.trained(x).new_zeros(16).masked_fill(m.trained.bias == 0, 1.0),
+    "zeros like": lambda m, x: torch.zeros_like(m.trained(x)) * m.trained(x),
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_saved_bytes_of_products(name):
+    """torch copies the factors that it cannot see as one batch of matrices, and keeps the copies."""
+    module, x = Partly(PRODUCTS[name]), torch.rand(2, 6, 16)
+    assert trace(module, x).saved_bytes == saved_by_autograd(module, x)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [lambda x: x, lambda x: x.mT.contiguous().mT, lambda x: x[:, ::2], lambda x: x.transpose(0, 1).clone().transpose(0, 1)],
+)
+def test_attention_lies_as_its_kernel_lays_it(place):
+    queries = heads(place(torch.rand(2, 6, 16)).contiguous())
+    for q in (queries, queries.contiguous(), queries.permute(2, 0, 1, 3).contiguous().permute(1, 2, 0, 3)):
+        strides: list[tuple[int, ...]] = []
+
+        def attend(q: torch.Tensor, found: list[tuple[int, ...]] = strides) -> None:
+            found.append(F.scaled_dot_product_attention(q, q, q).stride())
+
+        trace(attend, q)
+        attend(q)
+        assert strides[0] == strides[1]
+
+
+def test_a_part_of_a_weight_is_no_memory_of_its_own():
+    work = trace(Partly(lambda m, x: x @ m.trained.weight[:, :4]), torch.rand(3, 16))
+    assert work.peak_activation_bytes == 4 * 3 * (16 + 4)
 
 
 IN_PLACE = ("relu", "relu6", "hardtanh", "leaky_relu", "silu", "elu", "hardsigmoid", "hardswish", "mish", "selu", "celu")

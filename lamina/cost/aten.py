@@ -66,6 +66,7 @@ TAPS = {
     "upsample_linear1d": 2, "upsample_bilinear2d": 4, "upsample_trilinear3d": 8, "upsample_bicubic2d": 16,
     "grid_sampler_2d": 4, "grid_sampler_3d": 8,
 }  # fmt: skip
+PRODUCTS: set[Kind] = {"linear", "matmul", "view", "copy"}  # products, and what lays out their factors
 # What one operation made of several operators is called: the first of these that it contains.
 ORDER: tuple[Kind, ...] = (
     "conv", "linear", "matmul", "softmax", "norm", "pool", "activation", "embedding", "elementwise", "other", "copy", "view"
@@ -205,6 +206,7 @@ class Beneath(TorchDispatchMode):
         self.tracer, self.name = tracer, name
         self.kinds: list[Kind] = []
         self.loops: list[Loops] = []
+        self.factors: list[Tensor | int] = []  # of products, as far as the backward pass needs them
         self.ops: dict[str, int] = {}
         self.free, self.counted = 0, 0
         self.inputs: dict[int, Tensor] = {}  # tensors from outside, by id
@@ -254,10 +256,9 @@ class Beneath(TorchDispatchMode):
             found = (result, *classify(name, args, result))
         result, kind, loops, ops = found
         if len(loops) == 1:
-            factors = tuple(
-                self.operand(x) for x in (given if name in ("convolution", "mm", "bmm", "mv", "dot") else given[1:])[:2]
-            )
-            loops = (replace(loops[0], operands=factors),)
+            a, b = (given if name in ("convolution", "mm", "bmm", "mv", "dot") else given[1:])[:2]
+            loops = (replace(loops[0], operands=(self.operand(a), self.operand(b))),)
+            self.factors += [self.origin(x) for x, other in ((a, b), (b, a)) if t.is_differentiable(self.origin(other))]
         if kind == "matmul" and any(self.is_weight(x) for x in given):
             kind = "linear"
         if kind == "other":
@@ -297,8 +298,15 @@ class Beneath(TorchDispatchMode):
             return weight.names[0] if isinstance(weight, Weight) else "intermediate"
         return self.tracer.operand(x)
 
+    def origin(self, x: Tensor) -> Tensor | int:
+        """The tensor from outside that lies where `x` does, or the bytes of an intermediate result."""
+        address = x.untyped_storage()._cdata
+        found = [outside for outside in self.inputs.values() if outside.untyped_storage()._cdata == address]
+        return found[0] if found else x if address in self.tracer.own_storage else x.numel() * x.element_size()
+
     def forget(self) -> None:
         """Let go of all tensors: the weak references' callbacks and this object hold each other."""
+        self.factors.clear()
         self.inputs.clear()
         self.changed.clear()
         self.inner.clear()
@@ -529,7 +537,7 @@ def beneath(t: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
         outputs,
         nests,
         mode.ops,
-        saved=() if kind in ("view", "copy") else (*inputs, *outputs),
+        saved=mode.factors if PRODUCTS.issuperset(mode.kinds) else (*inputs, *outputs),
         workspace=max(0, mode.peak - inherited),
         operators=(mode.counted, mode.free),
     )

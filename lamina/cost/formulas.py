@@ -225,6 +225,16 @@ def viewable(shape: Shape, stride: Shape, wanted: Shape) -> bool:
 
 
 @lru_cache(4096)
+def batched_copy(shape: Shape, stride: Shape, batch: Shape) -> int:
+    """torch.matmul sees each factor (..., rows, columns), broadcast over `batch`, as (batches, rows, columns): the elements of
+    the copy that it works on and keeps, where the strides do not allow that."""
+    wide, added = (*batch, *shape[-2:]), len(batch) + 2 - len(shape)
+    steps = [0 if n != m else step for n, m, step in zip(shape, wide[added:], stride, strict=True)]
+    elements = math.prod(wide)
+    return 0 if not elements or viewable(wide, (*(0,) * added, *steps), (math.prod(batch), *shape[-2:])) else elements
+
+
+@lru_cache(4096)
 def broadcast(*shapes: Shape) -> Shape:
     """NumPy's broadcasting."""
     axes = max(map(len, shapes))

@@ -290,7 +290,8 @@ class Tracer(TorchFunctionMode):
         storage = self.storage_of.get(address)
         if storage is None:
             storages = self.storages
-            storage = Storage(len(storages), memory.nbytes(), len(self.layers) if self.running else -1, address)
+            bytes = 0 if address in self.own_storage else memory.nbytes()  # a part of a weight is no memory of its own
+            storage = Storage(len(storages), bytes, len(self.layers) if self.running else -1, address)
             storages.append(storage)
             self.storage_of[address] = storage
         key, dtype, tensors, known = id(tensor), tensor.dtype, self.tensors, self.known
@@ -351,9 +352,12 @@ class Tracer(TorchFunctionMode):
 
     def factors(self, a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor | int, ...]:
         """What a product keeps for the backward pass: each factor, if a gradient flows to the other one."""
-        return a if self._is_differentiable(b) else 0, b if self._is_differentiable(a) else 0
+        return a if self.is_differentiable(b) else 0, b if self.is_differentiable(a) else 0
 
-    def _is_differentiable(self, tensor: torch.Tensor) -> bool:
+    def is_differentiable(self, tensor: torch.Tensor | int) -> bool:
+        """Whether a gradient flows to it; for the bytes of an intermediate result that is taken for granted."""
+        if isinstance(tensor, int):
+            return True
         found = self.known.get(id(tensor))
         if found is None:
             found = self.own_storage.get(tensor.untyped_storage()._cdata)
@@ -425,10 +429,12 @@ class Tracer(TorchFunctionMode):
         grad = grad and self.grad
         if isinstance(output, torch.Tensor):
             results: Sequence[torch.Tensor] = (output,)
-            made = (self.register(output, grad and (output.is_floating_point() or output.is_complex())),)
+            grad = grad and (output.is_floating_point() or output.is_complex())
+            made = (self.register(output, grad),)
         else:
             results = output
             made = tuple([self.register(t, grad and (t.is_floating_point() or t.is_complex())) for t in results])
+            grad = any([t.requires_grad for t in made])
         keep = self._keep(saved) if grad and saved else ()
         if loops and results and results[0].is_complex():
             loops = tuple(replace(nest, times=4 * nest.times) for nest in loops)  # four real products make a complex one

@@ -348,7 +348,7 @@ def _new(name: str) -> None:
         if not input.is_meta or device is not None:
             return NotImplemented
         sizes = size[0] if size and not isinstance(size[0], int) else size
-        return t.emit("copy", name, (input,), t.new(tuple(sizes), dtype or input.dtype))
+        return t.emit("copy", name, (), t.new(tuple(sizes), dtype or input.dtype))
 
     RULES[getattr(Tensor, name)] = new
 
@@ -357,7 +357,7 @@ def _like(function: Callable[..., Any]) -> None:
     def like(t: Tracer, input: Tensor, *_: Any, dtype=None, device=None, **__: Any) -> Any:
         if not input.is_meta or device is not None:
             return NotImplemented
-        return t.emit("copy", function.__name__, (input,), t.new(tuple(input.shape), dtype or input.dtype))
+        return t.emit("copy", function.__name__, (), t.new(tuple(input.shape), dtype or input.dtype))
 
     RULES[function] = like
 

@@ -159,7 +159,8 @@ def _adaptive_avg_pool(axes: int) -> Callable[..., Any]:
         windows = [formulas.adaptive_reads(n, m) for n, m in zip(x[-axes:], sizes, strict=True)]
         reads, n = math.prod(x[:-axes]) * math.prod(windows), math.prod(out.shape)
         name, ops = f"adaptive_avg_pool{axes}d", {"add": reads - n, "div": n}
-        return t.emit("pool", name, (input,), out, (), ops, (input,), {"output": sizes})
+        saved = () if math.prod(sizes) == 1 else (input,)  # to one pixel torch takes the mean, which keeps nothing
+        return t.emit("pool", name, (input,), out, (), ops, saved, {"output": sizes})
 
     return adaptive_avg_pool
 

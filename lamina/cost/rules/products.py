@@ -81,7 +81,13 @@ def matmul(t: Tracer, input: Tensor, other: Tensor, *, out=None, out_dtype=None)
     shape, nest = _matmul(tuple(input.shape), tuple(other.shape))
     result = t.new(shape, input.dtype)
     kind: Kind = "linear" if t.is_weight(input, other) else "matmul"
-    return t.emit(kind, "matmul", (input, other), result, (drafts.named(nest, operands),), saved=t.factors(input, other))
+    saved, copies = t.factors(input, other), 0
+    if input.dim() > 2 and other.dim() > 2:
+        made = [formulas.batched_copy(tuple(x.shape), x.stride(), shape[:-2]) * x.element_size() for x in (input, other)]
+        saved = tuple([bytes if bytes and isinstance(x, Tensor) else x for x, bytes in zip(saved, made, strict=True)])
+        copies = sum(made)
+    nests = (drafts.named(nest, operands),)
+    return t.emit(kind, "matmul", (input, other), result, nests, saved=saved, workspace=copies)
 
 
 @rule(Tensor.__rmatmul__)
@@ -121,8 +127,12 @@ def attention(
     ops = formulas.softmax_ops(rows * k[-2], rows)
     ops["mul"] = math.prod(q)  # by 1/sqrt(d)
     ops["add"] += rows * k[-2] if mask is not None else 0
-    saved = (query, key, value, rows * 4)  # fused kernels keep the row sums in fp32 and recompute the scores
-    out = t.new(shape, query.dtype)
+    if shape == q and len(q) == 4:  # fused kernels lay their result out as the query lies
+        order = sorted(range(4), key=query.stride().__getitem__, reverse=True)
+        out = t.new(tuple([q[axis] for axis in order]), query.dtype).permute([order.index(axis) for axis in range(4)])
+    else:
+        out = t.new(shape, query.dtype)
+    saved = (query, key, value, out, rows * 4)  # they keep the row sums in fp32 and recompute the scores
     name, given = "scaled_dot_product_attention", (query, key, value, mask)
     return t.emit("matmul", name, given, out, nests, ops, saved, attributes, workspace=rows * 4)
 
