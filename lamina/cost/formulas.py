@@ -235,6 +235,13 @@ def batched_copy(shape: Shape, stride: Shape, batch: Shape) -> int:
 
 
 @lru_cache(4096)
+def folded_copy(shape: Shape, stride: Shape) -> int:
+    """A linear layer sees (..., features) as (rows, features): the elements of its copy, if the strides do not allow that."""
+    elements = math.prod(shape)
+    return 0 if not elements or viewable(shape, stride, (math.prod(shape[:-1]), shape[-1])) else elements
+
+
+@lru_cache(4096)
 def broadcast(*shapes: Shape) -> Shape:
     """NumPy's broadcasting."""
     axes = max(map(len, shapes))

@@ -186,6 +186,16 @@ def power(t: Tracer, input: Any, exponent: Any, *, out=None) -> Any:
     return t.emit("elementwise", "pow", (input,), result, (), times(ELEMENTWISE["pow"], input.numel()), (input,))
 
 
+@rule(torch.addcmul, Tensor.addcmul)
+def addcmul(t: Tracer, input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value=1, out=None) -> Any:
+    tensors = (input, tensor1, tensor2)
+    if out is not None or not any([x.is_meta for x in tensors]) or len({x.dtype for x in tensors}) > 1:
+        return NotImplemented
+    result = t.new(formulas.broadcast(*[tuple(x.shape) for x in tensors]), input.dtype)
+    ops = times(ELEMENTWISE["addcmul"], result.numel())
+    return t.emit("elementwise", "addcmul", tensors, result, (), ops, t.factors(tensor1, tensor2))
+
+
 @rule(torch.clamp, Tensor.clamp, torch.clip, Tensor.clip, Tensor.clamp_min, Tensor.clamp_max)
 def clamp(t: Tracer, input: Tensor, *bounds: Any, min=None, max=None, out=None) -> Any:
     if out is not None or not _is_float(input) or any(isinstance(x, Tensor) for x in (*bounds, min, max)):

@@ -69,7 +69,11 @@ def linear(t: Tracer, input: Tensor, weight: Tensor, bias=None) -> Tensor:
     out = t.new(shape, input.dtype)
     ops = {"add": math.prod(shape)} if bias is not None else {}
     nests = (drafts.named(nest, operands),)
-    return t.emit("linear", "linear", (input, weight, bias), out, nests, ops, saved=t.factors(input, weight))
+    saved, copy = t.factors(input, weight), 0
+    if saved[0] is input and not input.is_contiguous() and weight.dim() == 2:
+        copy = formulas.folded_copy(tuple(input.shape), input.stride()) * input.element_size()
+        saved = (copy or input, saved[1])
+    return t.emit("linear", "linear", (input, weight, bias), out, nests, ops, saved=saved, workspace=copy)
 
 
 @rule(torch.matmul, torch.mm, torch.bmm, Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.__matmul__, torch.linalg.matmul)
@@ -86,6 +90,12 @@ def matmul(t: Tracer, input: Tensor, other: Tensor, *, out=None, out_dtype=None)
         made = [formulas.batched_copy(tuple(x.shape), x.stride(), shape[:-2]) * x.element_size() for x in (input, other)]
         saved = tuple([bytes if bytes and isinstance(x, Tensor) else x for x, bytes in zip(saved, made, strict=True)])
         copies = sum(made)
+    elif input.dim() > 2 and saved[0] is input:
+        copies = formulas.folded_copy(tuple(input.shape), input.stride()) * input.element_size()
+        saved = (copies or input, saved[1])
+    elif other.dim() > 2 and saved[1] is other:
+        copies = formulas.folded_copy(tuple(other.mT.shape), other.mT.stride()) * other.element_size()
+        saved = (saved[0], copies or other)
     nests = (drafts.named(nest, operands),)
     return t.emit(kind, "matmul", (input, other), result, nests, saved=saved, workspace=copies)
 
