@@ -268,6 +268,9 @@ PRODUCTS = {
     "tensordot": lambda m, x: torch.tensordot(m.trained(x), m.trained.weight, dims=([2], [0])),
     "attention": lambda m, x: F.scaled_dot_product_attention(*[heads(m.trained(x))] * 3),
     "attention, in order": lambda m, x: F.scaled_dot_product_attention(*[heads(m.trained(x)).contiguous()] * 3),
+    "attention's operator": lambda m, x: torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*[heads(m.trained(x))] * 3)[
+        0
+    ],
     "attention and after": lambda m, x: m.trained(
         F.scaled_dot_product_attention(*[heads(m.trained(x))] * 3).transpose(1, 2).reshape(x.shape)
     ),

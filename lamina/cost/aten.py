@@ -530,6 +530,8 @@ def beneath(t: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
     nests = tuple(mode.loops)
     if len(nests) == 1:
         nests = (replace(nests[0], operands=(*nests[0].operands, len(t.tensors))),)
+    # An operator of several products (attention) does not say what it keeps of them.
+    told = PRODUCTS.issuperset(mode.kinds) and (mode.factors or not mode.loops)
     t.emit(
         kind,
         name,
@@ -537,7 +539,7 @@ def beneath(t: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
         outputs,
         nests,
         mode.ops,
-        saved=mode.factors if PRODUCTS.issuperset(mode.kinds) else (*inputs, *outputs),
+        saved=mode.factors if told else (*inputs, *outputs),
         workspace=max(0, mode.peak - inherited),
         operators=(mode.counted, mode.free),
     )

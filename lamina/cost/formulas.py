@@ -224,21 +224,18 @@ def viewable(shape: Shape, stride: Shape, wanted: Shape) -> bool:
     return not rest
 
 
-@lru_cache(4096)
 def batched_copy(shape: Shape, stride: Shape, batch: Shape) -> int:
     """torch.matmul sees each factor (..., rows, columns), broadcast over `batch`, as (batches, rows, columns): the elements of
     the copy that it works on and keeps, where the strides do not allow that."""
     wide, added = (*batch, *shape[-2:]), len(batch) + 2 - len(shape)
     steps = [0 if n != m else step for n, m, step in zip(shape, wide[added:], stride, strict=True)]
-    elements = math.prod(wide)
-    return 0 if not elements or viewable(wide, (*(0,) * added, *steps), (math.prod(batch), *shape[-2:])) else elements
+    seen = (math.prod(batch), *shape[-2:])
+    return math.prod(wide) if copied(wide, (*(0,) * added, *steps), seen) else 0
 
 
-@lru_cache(4096)
 def folded_copy(shape: Shape, stride: Shape) -> int:
-    """A linear layer sees (..., features) as (rows, features): the elements of its copy, if the strides do not allow that."""
-    elements = math.prod(shape)
-    return 0 if not elements or viewable(shape, stride, (math.prod(shape[:-1]), shape[-1])) else elements
+    """The same for (..., features), of which a linear layer sees (rows, features)."""
+    return math.prod(shape) if copied(shape, stride, (-1, shape[-1])) else 0
 
 
 @lru_cache(4096)

@@ -62,6 +62,11 @@ def transposed_convolution(
     return t.emit("conv", f"conv_transpose{axes}d", (input, weight, bias), out, (nest,), ops, saved=(input, weight))
 
 
+def _folded(x: Tensor) -> int:
+    """The bytes of a linear layer's copy of its input."""
+    return formulas.folded_copy(tuple(x.shape), x.stride()) * x.element_size()
+
+
 @rule(F.linear)
 def linear(t: Tracer, input: Tensor, weight: Tensor, bias=None) -> Tensor:
     operands = t.operands(input, weight, bias)
@@ -71,7 +76,7 @@ def linear(t: Tracer, input: Tensor, weight: Tensor, bias=None) -> Tensor:
     nests = (drafts.named(nest, operands),)
     saved, copy = t.factors(input, weight), 0
     if saved[0] is input and not input.is_contiguous() and weight.dim() == 2:
-        copy = formulas.folded_copy(tuple(input.shape), input.stride()) * input.element_size()
+        copy = _folded(input)
         saved = (copy or input, saved[1])
     return t.emit("linear", "linear", (input, weight, bias), out, nests, ops, saved=saved, workspace=copy)
 
@@ -91,10 +96,10 @@ def matmul(t: Tracer, input: Tensor, other: Tensor, *, out=None, out_dtype=None)
         saved = tuple([bytes if bytes and isinstance(x, Tensor) else x for x, bytes in zip(saved, made, strict=True)])
         copies = sum(made)
     elif input.dim() > 2 and saved[0] is input:
-        copies = formulas.folded_copy(tuple(input.shape), input.stride()) * input.element_size()
+        copies = _folded(input)
         saved = (copies or input, saved[1])
     elif other.dim() > 2 and saved[1] is other:
-        copies = formulas.folded_copy(tuple(other.mT.shape), other.mT.stride()) * other.element_size()
+        copies = _folded(other.mT)
         saved = (saved[0], copies or other)
     nests = (drafts.named(nest, operands),)
     return t.emit(kind, "matmul", (input, other), result, nests, saved=saved, workspace=copies)
