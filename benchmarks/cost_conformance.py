@@ -37,7 +37,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from lamina.cost.trace import trace
+from lamina.tracing.tracer import trace
 
 Counts = tuple[int, int | None]  # MACs, parameters where the counter gives them
 
@@ -471,7 +471,7 @@ def reads_onnx(tool: Callable[..., Counts]) -> str:
     from onnx import TensorProto as P
     from onnx import helper as h
 
-    from lamina.cost import onnx_graph
+    from lamina.onnx.graph import read
 
     def value(name: str, shape: Iterable[int | str], kind: int = P.FLOAT) -> Any:
         return h.make_tensor_value_info(name, kind, list(shape))
@@ -505,7 +505,7 @@ def reads_onnx(tool: Callable[..., Counts]) -> str:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "net.onnx"
             onnx.save(h.make_model(graph, opset_imports=[h.make_opsetid("", 17)], ir_version=8), path)
-            work = onnx_graph.read(path, {})
+            work = read(path, {})
         if work.total().macs != right or work.coverage.unknown:
             return f"{work.total().macs:,} for {right:,}"
     return "right"

@@ -22,8 +22,8 @@ from lamina.lecture import degradation, slides
 from lamina.lecture.degradation import NETWORKS
 from lamina.train import launch, loop, tasks
 from lamina.train.recipe import Recipe, build
+from lamina.weights.files import load
 from lamina.zoo import registry
-from lamina.zoo.weights import load
 
 ROOT = Path(__file__).parents[1]
 FIGURES, DOCS = ROOT / "lamina" / "lecture" / "degradation.json", ROOT / "docs"

@@ -2,7 +2,7 @@
 
 make parity, or .parity/bin/python benchmarks/parity.py [--only SUBSTRING]
 
-The weights pass through `lamina.zoo.weights.fit`, as a file of that library would. Each difference is the largest one over
+The weights pass through `lamina.weights.files.fit`, as a file of that library would. Each difference is the largest one over
 the largest magnitude: of the logits in evaluation; of the logits (auxiliary heads' too) and of the running statistics
 behind them in training mode, without dropout; and for one network a family of the parameters' gradients.
 """
@@ -27,7 +27,8 @@ import transformers
 from torch import Tensor, nn
 
 from lamina.infer import generate
-from lamina.zoo import registry, weights
+from lamina.weights import files as weights
+from lamina.zoo import registry
 
 BOUND = 1e-4
 BATCH = 2

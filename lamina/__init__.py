@@ -17,10 +17,10 @@ _PUBLIC = {
     "build": ("lamina.zoo.registry", "build"),
     "names": ("lamina.zoo.registry", "names"),
     "spec": ("lamina.zoo.registry", "spec"),
-    "load": ("lamina.zoo.weights", "load"),
-    "features": ("lamina.zoo.features", "features"),
-    "trace": ("lamina.cost.trace", "trace"),
-    "register": ("lamina.cost.custom", "register"),
+    "load": ("lamina.weights.files", "load"),
+    "features": ("lamina.weights.features", "features"),
+    "trace": ("lamina.tracing.tracer", "trace"),
+    "register": ("lamina.tracing.custom", "register"),
     "compare": ("lamina.cost.compare", "compare"),
     "run": ("lamina.infer.session", "run"),
     "eval": ("lamina.infer.evaluate", "evaluate"),
@@ -30,15 +30,15 @@ __all__ = ["Workload", "build", "compare", "eval", "features", "grow", "load", "
 
 if TYPE_CHECKING:
     from lamina.cost.compare import compare
-    from lamina.cost.custom import register
-    from lamina.cost.trace import trace
     from lamina.infer.evaluate import evaluate as eval
     from lamina.infer.session import run
     from lamina.scale.depth import grow
+    from lamina.tracing.custom import register
+    from lamina.tracing.tracer import trace
+    from lamina.weights.features import features
+    from lamina.weights.files import load
     from lamina.workload import Workload
-    from lamina.zoo.features import features
     from lamina.zoo.registry import build, names, spec
-    from lamina.zoo.weights import load
 
 
 def __getattr__(name: str) -> Any:

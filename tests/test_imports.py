@@ -36,40 +36,40 @@ TABLE = {
     "lamina.fetch": Row(),
     "lamina.progress": Row(third=("rich",)),
     "lamina.units": Row(),
-    "lamina.workload": Row(),
+    "lamina.workload": Row(third=("msgspec",)),
+    "lamina.operators": Row(),
     "lamina": Row(lamina=ANY),  # lamina/__init__.py alone: a file elsewhere needs a row
     "lamina.__main__": Row(lamina=("lamina.cli",)),
-    "lamina.sources": Row(lamina=("lamina.zoo", "lamina.cost"), third=("torch",), lazy=("timm", "onnx", "lamina.huggingface")),
-    "lamina.huggingface": Row(lamina=("lamina.sources", "lamina.zoo"), lazy=("torch", "transformers", "huggingface_hub")),
-    "lamina.zoo": Row(third=("torch", "safetensors", "huggingface_hub")),
-    "lamina.zoo.weights": Row(third=("torch", "safetensors", "huggingface_hub"), lazy=("numpy",)),  # for .npz files
+    "lamina.sources": Row(
+        lamina=("lamina.zoo", "lamina.tracing", "lamina.onnx"),
+        third=("torch",),
+        lazy=("timm", "transformers", "onnx", "huggingface_hub", "lamina.weights"),
+    ),
+    "lamina.zoo": Row(third=("torch",)),
+    "lamina.weights": Row(lamina=("lamina.zoo",), third=("torch", "safetensors", "huggingface_hub"), lazy=("numpy",)),
     "lamina.data": Row(third=("torch", "numpy", "PIL", "tokenizers")),
     "lamina.cost": Row(),
-    "lamina.cost.trace": Row(third=("torch",)),
-    "lamina.cost.aten": Row(third=("torch",)),
-    "lamina.cost.calls": Row(third=("torch",)),
-    "lamina.cost.custom": Row(third=("torch",)),
-    "lamina.cost.state": Row(third=("torch",)),
-    "lamina.cost.rules": Row(third=("torch",)),
-    **dict.fromkeys(
-        [f"lamina.cost.onnx_{part}" for part in ("file", "graph", "microsoft", "names", "ops", "products", "record", "values")],
-        Row(third=("onnx", "numpy")),
+    "lamina.tracing": Row(lamina=("lamina.operators",), third=("torch",), never=("lamina.zoo",)),
+    "lamina.onnx": Row(lamina=("lamina.operators",), third=("onnx", "numpy")),
+    "lamina.infer": Row(lamina=("lamina.zoo", "lamina.weights", "lamina.data"), third=("torch",)),
+    "lamina.infer.engines": Row(
+        lamina=("lamina.zoo", "lamina.weights", "lamina.data"), third=("torch",), lazy=("onnxruntime", "openvino")
     ),
-    "lamina.infer": Row(lamina=("lamina.zoo", "lamina.data"), third=("torch",)),
-    "lamina.infer.engines": Row(lamina=("lamina.zoo", "lamina.data"), third=("torch",), lazy=("onnxruntime", "openvino")),
     "lamina.infer.export": Row(
         lamina=("lamina.zoo", "lamina.data"), third=("torch",), lazy=("onnx", "onnxscript", "onnxruntime")
     ),
-    "lamina.infer.translate": Row(lamina=("lamina.zoo", "lamina.data"), third=("torch",), lazy=("sacrebleu",)),
+    "lamina.infer.translate": Row(
+        lamina=("lamina.zoo", "lamina.weights", "lamina.data"), third=("torch",), lazy=("sacrebleu",)
+    ),
     "lamina.infer.bench": Row(
-        lamina=("lamina.zoo", "lamina.data", "lamina.cost", "lamina.hardware.roofline"), third=("torch",)
+        lamina=("lamina.zoo", "lamina.weights", "lamina.data", "lamina.tracing", "lamina.hardware.roofline"), third=("torch",)
     ),
     "lamina.hardware": Row(third=("numpy",)),
     # A recipe names its network, and running one builds it; training itself gets a module.
-    "lamina.train": Row(lamina=("lamina.data",), third=("torch", "safetensors"), lazy=("lamina.zoo.registry",)),
+    "lamina.train": Row(lamina=("lamina.data",), third=("torch", "safetensors", "msgspec"), lazy=("lamina.zoo.registry",)),
     "lamina.scale": Row(lamina=("lamina.zoo",), third=("torch",)),
-    "lamina.scale.schedule": Row(lamina=("lamina.zoo", "lamina.cost", "lamina.train"), third=("torch",)),
-    "lamina.report": Row(third=("rich", "matplotlib")),
+    "lamina.scale.schedule": Row(lamina=("lamina.zoo", "lamina.tracing", "lamina.cost", "lamina.train"), third=("torch",)),
+    "lamina.report": Row(third=("rich", "matplotlib", "jinja2")),
     "lamina.lecture": Row(lamina=ANY, third=CORE, never=("lamina.cli",)),
     "lamina.cli": Row(lamina=ANY, third=CORE),
 }
@@ -201,11 +201,11 @@ def test_the_table_holds(path: Path) -> None:
         ("lamina.workload", "import torch", ["torch"]),
         ("lamina.units", "def f():\n    from rich.table import Table", ["rich.table"]),
         ("lamina.errors", "from lamina import workload, zoo", ["lamina.zoo"]),
-        ("lamina.cost.formulas", "from torch import nn", ["torch"]),
-        ("lamina.cost.formulas", "if TYPE_CHECKING:\n    import torch\n    from lamina.zoo import lenet", ["lamina.zoo.lenet"]),
-        ("lamina.cost.formulas", "if TYPE_CHECKING:\n    import torch\nelse:\n    import numpy", ["numpy"]),
+        ("lamina.operators", "from torch import nn", ["torch"]),
+        ("lamina.operators", "if TYPE_CHECKING:\n    import torch\n    from lamina.zoo import lenet", ["lamina.zoo.lenet"]),
+        ("lamina.operators", "if TYPE_CHECKING:\n    import torch\nelse:\n    import numpy", ["numpy"]),
         (
-            "lamina.cost.trace",
+            "lamina.tracing.tracer",
             "from ..zoo import registry\nfrom . import rules\nfrom .. import zoo",
             ["lamina.zoo.registry", "lamina.zoo"],
         ),

@@ -16,8 +16,8 @@ def show(name: Annotated[str, typer.Argument(help="A name of `lamina list`.")], 
         print_json(asdict(spec))
         return
     from lamina import units
-    from lamina.cost.trace import trace
     from lamina.report.table import console, cost, stages, table
+    from lamina.tracing.tracer import trace
 
     paper = spec.paper
     home = f", arXiv {paper.arxiv}" if paper.arxiv else ""

@@ -13,8 +13,8 @@ from lamina.data import cifar10, imagenet, mnist
 from lamina.data.image import ImageSpec, prepare
 from lamina.errors import InputError, LaminaError
 from lamina.progress import track
+from lamina.weights import files as weight_files
 from lamina.zoo import registry
-from lamina.zoo import weights as weight_files
 
 BATCH = 16  # pictures decoded and run together
 

@@ -13,7 +13,7 @@ from lamina.data.text import END, PAD, START, Codec
 from lamina.errors import InputError, LaminaError
 from lamina.infer.generate import Hypothesis, beam_search, greedy, pad
 from lamina.progress import track
-from lamina.zoo import weights as weight_files
+from lamina.weights import files as weight_files
 
 BATCH = 64  # sentences decoded together
 LENGTH = 2.0, 10  # a translation has at most this many tokens for each of the source, and so many more

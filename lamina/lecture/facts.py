@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from functools import cache
 
-from lamina.cost.trace import trace
+from lamina.tracing.tracer import trace
 from lamina.workload import Layer, Workload
 from lamina.zoo import registry
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from lamina.cost.trace import trace
 from lamina.lecture import facts
+from lamina.tracing.tracer import trace
 from lamina.zoo import googlenet, registry
 
 TITLES = {

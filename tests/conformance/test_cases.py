@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import lamina
-from lamina.cost.trace import trace
+from lamina.tracing.tracer import trace
 from lamina.workload import Workload, causal_pairs
 
 

@@ -13,7 +13,7 @@ onnx = pytest.importorskip("onnx", reason="needs lamina[onnx]")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
-from lamina.cost.onnx_graph import read  # noqa: E402
+from lamina.onnx.graph import read  # noqa: E402
 
 FLOAT, BOOL, INT64 = TensorProto.FLOAT, TensorProto.BOOL, TensorProto.INT64
 SQUARE = numpy_helper.from_array(np.eye(8, dtype=np.float32), "w")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from lamina.cost.trace import trace
 from lamina.sources import resolve, without_weights
+from lamina.tracing.tracer import trace
 
 torchvision = pytest.importorskip("torchvision", reason="needs torchvision: make peers", exc_type=ImportError)
 

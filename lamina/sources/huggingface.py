@@ -1,0 +1,236 @@
+"""`hf:ID_OR_DIRECTORY`: a network of the transformers library from its config.json, without weights.
+
+The network is transformers' own class that the config names; code of the repository's is never run. What its forward takes
+is made so that no value of a tensor is read. transformers is imported only in functions.
+"""
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lamina.errors import InputError, LaminaError
+from lamina.sources import Input, Shape, Shapes, Source, first_line
+from lamina.workload import Layer, Workload
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+TOKENS = 128  # of a text by default, as other counters take; less where the network's positions end before
+SIDE = 224  # of a picture where the config names none, as a convolutional network's
+SECOND = 16000  # samples of one second of speech
+
+
+@dataclass(frozen=True)
+class Transformers(Source):
+    """A network of transformers, with its config (`config.json`)."""
+
+    def shapes(self, inputs: Shapes | None = None, past: int = 0) -> dict[str, Shape]:
+        shapes = super().shapes(inputs, past)
+        new = next((n for n in ("decoder_input_ids", "input_ids") if n in shapes), None)
+        if past and new is not None and not {None, new} & set(inputs or {}):
+            shapes[new] = (shapes[new][0], 1)
+        return shapes
+
+    def _check_past(self, past: int) -> None:
+        if past < 0:
+            raise InputError(f"{self.name}: a past has 0 tokens or more, not {past}")
+        if past and not self._is_generative():
+            raise InputError(f"{self.name}: {type(self.module).__name__} generates no text: it has no past to continue")
+
+    def _is_generative(self) -> bool:
+        module: Any = self.module
+        return bool(module.can_generate())
+
+    def _trace(self, trace: Any, tensors: dict[str, "torch.Tensor"], past: int, name: str) -> Workload:
+        """Without a mask, if the network does not make one by values of its own; then attention knows that it is causal."""
+        try:
+            work = self._step(trace, tensors, past, name, masked=False)
+        except InputError:
+            if "input_ids" not in "".join(tensors):
+                raise
+            work = self._step(trace, tensors, past, name, masked=True)
+        return self._annotate(work)
+
+    def _step(self, trace: Any, tensors: dict[str, "torch.Tensor"], past: int, name: str, masked: bool) -> Workload:
+        module: Any = self.module
+        known = self.arguments()
+        if not past:
+            extras = {"use_cache": False} if "use_cache" in known else {}
+            return trace(module, name=name, **tensors, **self._positions(tensors, 0, masked), **extras)
+        key = "decoder_input_ids" if "decoder_input_ids" in tensors else "input_ids"
+        before = tensors | {key: tensors[key].new_empty((tensors[key].shape[0], past))}
+        results: list[Any] = []
+        call = {**before, **self._positions(before, 0, masked), "use_cache": True}
+        trace(lambda: results.append(module(**call)))  # the cache, as the network itself makes it of so many tokens
+        (result,) = results
+        arguments: dict[str, Any] = {key: tensors[key], "past_key_values": result.past_key_values, "use_cache": True}
+        if arguments["past_key_values"] is None:
+            raise InputError(f"{type(module).__name__} gives no key/value cache")
+        if key == "decoder_input_ids":
+            arguments["encoder_outputs"] = (result.encoder_last_hidden_state,)
+        return trace(module, name=name, **arguments, **self._positions({key: tensors[key]}, past, masked))
+
+    def _positions(self, tensors: Mapping[str, "torch.Tensor"], past: int, masked: bool) -> dict[str, Any]:
+        """The positions of the tokens, and with `masked` a 4-D mask, from which the library reads no value."""
+        import torch
+
+        known = self.arguments()
+        given: dict[str, Any] = {}
+        ids = tensors.get("input_ids")
+        if ids is not None and "position_ids" in known and len(tensors) == 1:
+            given["position_ids"] = torch.arange(past, past + ids.shape[1])[None]  # real: the library asks if they go on
+        for key, mask in (("input_ids", "attention_mask"), ("decoder_input_ids", "decoder_attention_mask")):
+            if masked and key in tensors and mask in known:
+                batch, length = tensors[key].shape
+                given[mask] = torch.empty((batch, 1, length, past + length), dtype=torch.bool, device="meta")
+        return given
+
+    def _annotate(self, work: Workload) -> Workload:
+        """Say of attention under a mask that it is causal (`causal`) and how many keys a query sees at most (`window`), and
+        of products with experts how many there are and how many a token goes to (`experts`)."""
+        module: Any = self.module
+        modules = dict(module.named_modules())
+
+        def annotated(layer: Layer) -> Layer:
+            owner = modules.get(layer.module)
+            found: dict[str, Any] = {}
+            if layer.op == "scaled_dot_product_attention" and layer.inputs[0].shape[-2] > 1:
+                found["causal"] = layer.attributes.get("causal") or bool(getattr(owner, "is_causal", False))
+                window = _window(owner, module.config)
+                if found["causal"] and window and window < layer.inputs[1].shape[-2]:
+                    found["window"] = window
+            experts, chosen = _experts(owner), _first(module.config, "num_experts_per_tok", "num_experts_per_token", "moe_topk")
+            if experts and chosen and (layer.loops or layer.weights):
+                found["experts"] = (experts, chosen)
+            return replace(layer, attributes={**layer.attributes, **found}) if found else layer
+
+        return replace(work, layers=tuple(annotated(layer) for layer in work.layers))
+
+
+def read(model: str) -> Transformers:
+    """The network of `hf:DIRECTORY` or `hf:ID`. Raises `InputError` (or `LaminaError` without a network), one line."""
+    try:
+        import transformers  # noqa: F401  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise InputError(f"{model}: needs transformers: pip install transformers") from error
+    where = model.removeprefix("hf:")
+    path = Path(where) / "config.json" if Path(where).is_dir() else _fetch(model, where)
+    if not path.is_file():
+        raise InputError(f"{model}: there is no config.json in {where}")
+    module = _build(model, path)
+    config = module.config
+    return Transformers(model, module, {name: _default(model, name, config) for name in _arguments(module, config)})
+
+
+def _fetch(model: str, where: str) -> Path:
+    """The config.json of a repository of the hub, from the library's cache if it is there."""
+    from lamina.weights.files import hub_answers
+
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.utils import validate_repo_id
+
+        validate_repo_id(where)
+    except ValueError as error:
+        raise InputError(f"{model}: {where} is neither a directory nor the OWNER/NAME of a repository") from error
+    reason = "there is no network"
+    for local in (True, False):
+        if local or hub_answers():
+            try:
+                return Path(hf_hub_download(where, "config.json", local_files_only=local))
+            except (OSError, ValueError) as error:  # all of the library's errors are one of them
+                reason = reason if local else first_line(error)
+    raise LaminaError(f"{model}: its config.json is not in the cache and cannot be fetched ({reason}); give hf:DIRECTORY")
+
+
+def _build(model: str, path: Path) -> "nn.Module":
+    import torch
+    import transformers  # pyright: ignore[reportMissingImports]
+
+    try:
+        named = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise InputError(f"{model}: {path} is no JSON: {first_line(error)}") from error
+    kind = named.get("model_type") if isinstance(named, dict) else None
+    known = list(transformers.models.auto.configuration_auto.CONFIG_MAPPING_NAMES)
+    if kind not in known:
+        if isinstance(named, dict) and "auto_map" in named:
+            raise InputError(f"{model}: its network is Python code of the repository's own, which is not run")
+        near = difflib.get_close_matches(str(kind), known, n=4, cutoff=0.5)
+        hint = f"; the nearest are {', '.join(near)}" if near else ""
+        raise InputError(f"{model}: this transformers knows no model_type {kind!r} (config.json){hint}")
+    names = named.get("architectures") or []
+    cls = getattr(transformers, names[0], None) if names else transformers.AutoModel
+    if not isinstance(cls, type) or not (cls is transformers.AutoModel or issubclass(cls, transformers.PreTrainedModel)):
+        raise InputError(f"{model}: this transformers has no architecture {names[0]!r} (config.json)")
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        config = transformers.AutoConfig.from_pretrained(path.parent, trust_remote_code=False)
+        with torch.device("meta"):
+            module = cls.from_config(config) if cls is transformers.AutoModel else cls(config)
+        if any(map(_experts, module.modules())) and hasattr(module, "set_experts_implementation"):
+            # The products of the experts that each token goes to; the eager form asks which experts got one.
+            module.set_experts_implementation("batched_mm")
+    except Exception as error:
+        raise InputError(f"{model}: transformers cannot build {names[0] if names else kind}: {first_line(error)}") from error
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+    return module.eval()
+
+
+def _arguments(module: Any, config: Any) -> list[str]:
+    """The inputs that the forward is given: the main one, the decoder's, and the picture beside a text unless the network
+    goes on with the text (a picture's place among the tokens is known by their values)."""
+    names = [module.main_input_name]
+    if config.is_encoder_decoder:
+        names.append("decoder_input_ids")
+    if not module.can_generate() and _first(config, "vision_config") and _first(config, "text_config"):
+        names = ["input_ids", "pixel_values"]
+    return names
+
+
+def _default(model: str, name: str, config: Any) -> Input:
+    """What the config says of an input."""
+    if name in ("input_ids", "decoder_input_ids"):
+        text = config.get_text_config()
+        limit = _first(text, "max_position_embeddings", "n_positions", "max_target_positions")
+        return Input((1, min(TOKENS, limit or TOKENS)), True)
+    if name == "pixel_values":
+        vision = _first(config, "vision_config") or config
+        side = _first(vision, "image_size") or SIDE
+        sides = tuple(side) if isinstance(side, (list, tuple)) else (side, side)
+        frames = _first(vision, "num_frames")
+        channels = _first(vision, "num_channels") or 3
+        return Input((1, *([frames] if frames else []), channels, *sides))
+    bins, frames = _first(config, "num_mel_bins"), _first(config, "max_source_positions")
+    if name == "input_features" and bins and frames:
+        return Input((1, bins, 2 * frames))
+    if name == "input_values":
+        return Input((1, config.max_length, bins) if bins else (1, SECOND))
+    raise InputError(f"{model}: Lamina does not know how to make its input {name!r}")
+
+
+def _experts(module: Any) -> int | None:
+    """How many experts a module has whose weights hold them all, (experts, out, in)."""
+    count = getattr(module, "num_experts", None)
+    stacked = isinstance(count, int) and any(p.dim() == 3 and p.shape[0] == count for p in module.parameters(recurse=False))
+    return count if stacked else None
+
+
+def _window(module: Any, config: Any) -> int | None:
+    """The keys that a query of this attention sees at most, itself included; None: all."""
+    if hasattr(module, "sliding_window"):
+        return module.sliding_window
+    kinds = _first(config, "layer_types")
+    if kinds and kinds[getattr(module, "layer_idx", 0)] != "sliding_attention":
+        return None
+    return _first(config, "sliding_window")
+
+
+def _first(config: Any, *names: str) -> Any:
+    return next((value for name in names if (value := getattr(config, name, None)) is not None), None)

@@ -1,0 +1,237 @@
+"""Convolutions, linear layers, matrix products, attention."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lamina import operators
+from lamina.operators import Shape, per_axis
+from lamina.tracing import drafts
+from lamina.tracing.rules.table import rule
+from lamina.workload import Kind, Loops
+
+if TYPE_CHECKING:
+    from lamina.tracing.tracer import Tracer
+
+
+# Repeated blocks have the same shapes: shape and nest (without operands) of each are computed once.
+_linear = lru_cache(4096)(operators.linear)
+_matmul = lru_cache(4096)(operators.matmul)
+
+
+@lru_cache(4096)
+def _convolution(x: Shape, w: Shape, stride: Any, padding: Any, dilation: Any, groups: int) -> tuple[Shape, Loops]:
+    dilations, steps = per_axis(dilation, len(w) - 2), per_axis(stride, len(w) - 2)
+    return operators.convolution(x, w, steps, operators.resolve_padding(padding, w[2:], dilations), dilations, groups)
+
+
+def _fixed(setting: Any) -> Any:
+    return tuple(setting) if isinstance(setting, list) else setting
+
+
+@rule(torch.conv1d, torch.conv2d, torch.conv3d)
+def convolution(t: Tracer, input: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
+    w = tuple(weight.shape)
+    operands = t.operands(input, weight, bias)
+    try:
+        shape, nest = _convolution(tuple(input.shape), w, stride, padding, dilation, groups)
+    except TypeError:  # a list of numbers
+        shape, nest = _convolution(tuple(input.shape), w, *map(_fixed, (stride, padding, dilation)), groups)
+    out = t.new(shape, input.dtype)
+    ops = {"add": math.prod(shape)} if bias is not None else {}
+    nests = (drafts.named(nest, operands),)
+    return t.emit("conv", f"conv{len(w) - 2}d", (input, weight, bias), out, nests, ops, saved=(input, weight))
+
+
+@rule(torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d)
+def transposed_convolution(
+    t: Tracer, input: Tensor, weight: Tensor, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1
+) -> Tensor:
+    w = tuple(weight.shape)
+    axes = len(w) - 2
+    steps, pads, extra, dilations = (per_axis(v, axes) for v in (stride, padding, output_padding, dilation))
+    operands = t.operands(input, weight, bias)
+    shape, nest = operators.transposed_convolution(tuple(input.shape), w, steps, pads, extra, dilations, groups, operands)
+    out = t.new(shape, input.dtype)
+    ops = {"add": math.prod(shape)} if bias is not None else {}
+    return t.emit("conv", f"conv_transpose{axes}d", (input, weight, bias), out, (nest,), ops, saved=(input, weight))
+
+
+def _folded(x: Tensor) -> int:
+    """The bytes of a linear layer's copy of its input."""
+    return operators.folded_copy(tuple(x.shape), x.stride()) * x.element_size()
+
+
+@rule(F.linear)
+def linear(t: Tracer, input: Tensor, weight: Tensor, bias=None) -> Tensor:
+    operands = t.operands(input, weight, bias)
+    shape, nest = _linear(tuple(input.shape), tuple(weight.shape))
+    out = t.new(shape, input.dtype)
+    ops = {"add": math.prod(shape)} if bias is not None else {}
+    nests = (drafts.named(nest, operands),)
+    saved, copy = t.factors(input, weight), 0
+    if saved[0] is input and not input.is_contiguous() and weight.dim() == 2:
+        copy = _folded(input)
+        saved = (copy or input, saved[1])
+    return t.emit("linear", "linear", (input, weight, bias), out, nests, ops, saved=saved, workspace=copy)
+
+
+@rule(torch.matmul, torch.mm, torch.bmm, Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.__matmul__, torch.linalg.matmul)
+def matmul(t: Tracer, input: Tensor, other: Tensor, *, out=None, out_dtype=None) -> Tensor:
+    """With one of the module's weights it is a linear layer."""
+    if out is not None or out_dtype is not None or not (input.is_meta or other.is_meta or t.is_weight(input, other)):
+        return NotImplemented
+    operands = t.operands(input, other)
+    shape, nest = _matmul(tuple(input.shape), tuple(other.shape))
+    result = t.new(shape, input.dtype)
+    kind: Kind = "linear" if t.is_weight(input, other) else "matmul"
+    saved, copies = t.factors(input, other), 0
+    if input.dim() > 2 and other.dim() > 2:
+        made = [operators.batched_copy(tuple(x.shape), x.stride(), shape[:-2]) * x.element_size() for x in (input, other)]
+        saved = tuple([bytes if bytes and isinstance(x, Tensor) else x for x, bytes in zip(saved, made, strict=True)])
+        copies = sum(made)
+    elif input.dim() > 2 and saved[0] is input:
+        copies = _folded(input)
+        saved = (copies or input, saved[1])
+    elif other.dim() > 2 and saved[1] is other:
+        copies = _folded(other.mT)
+        saved = (saved[0], copies or other)
+    nests = (drafts.named(nest, operands),)
+    return t.emit(kind, "matmul", (input, other), result, nests, saved=saved, workspace=copies)
+
+
+@rule(Tensor.__rmatmul__)
+def reversed_matmul(t: Tracer, input: Tensor, other: Tensor) -> Tensor:
+    return matmul(t, other, input)
+
+
+@rule(torch.addmm, torch.baddbmm, Tensor.addmm, Tensor.baddbmm)
+def adding_matmul(t: Tracer, input: Tensor, a: Tensor, b: Tensor, *, beta=1, alpha=1, out=None) -> Tensor:
+    """beta·input + alpha·a·b."""
+    if out is not None or a.dim() != b.dim():
+        return NotImplemented
+    shape, nest = operators.matmul(tuple(a.shape), tuple(b.shape), t.operands(a, b, input))
+    if operators.broadcast(tuple(input.shape), shape) != shape:
+        raise operators.ShapeError(f"cannot add {tuple(input.shape)} to the product {shape}")
+    kind: Kind = "linear" if t.is_weight(input, a, b) else "matmul"
+    result, ops = t.new(shape, a.dtype), {"add": math.prod(shape)}
+    return t.emit(kind, "addmm" if a.dim() == 2 else "baddbmm", (input, a, b), result, (nest,), ops, saved=t.factors(a, b))
+
+
+@rule(F.scaled_dot_product_attention)
+def attention(
+    t: Tracer, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
+) -> Tensor:
+    """Dense, whether causal or not; `attributes` say how a causal mask lies (`Workload.causal_exact` counts by it)."""
+    q, k, v = tuple(query.shape), tuple(key.shape), tuple(value.shape)
+    mask = attn_mask if isinstance(attn_mask, Tensor) else None
+    attributes: dict[str, Any] = {"causal": bool(is_causal)}
+    if is_causal:
+        attributes["aligned"] = "top left"
+    if type(mask).__name__ == "CausalBias":  # torch.nn.attention.bias: a mask without elements
+        lower = getattr(mask, "variant").name == "LOWER_RIGHT"  # noqa: B009
+        attributes, mask = {"causal": True, "aligned": "bottom right" if lower else "top left"}, None
+    names = t.operands(query, key, value, mask)
+    shape, nests = operators.attention(q, k, v, (t.operand(query), t.operand(key), t.operand(value), names[-1]), enable_gqa)
+    rows = math.prod(q[:-1])
+    ops = operators.softmax_ops(rows * k[-2], rows)
+    ops["mul"] = math.prod(q)  # by 1/sqrt(d)
+    ops["add"] += rows * k[-2] if mask is not None else 0
+    if shape == q and len(q) == 4:  # fused kernels lay their result out as the query lies
+        order = sorted(range(4), key=query.stride().__getitem__, reverse=True)
+        out = t.new(tuple([q[axis] for axis in order]), query.dtype).permute([order.index(axis) for axis in range(4)])
+    else:
+        out = t.new(shape, query.dtype)
+    saved = (query, key, value, out, rows * 4)  # they keep the row sums in fp32 and recompute the scores
+    name, given = "scaled_dot_product_attention", (query, key, value, mask)
+    return t.emit("matmul", name, given, out, nests, ops, saved, attributes, workspace=rows * 4)
+
+
+@rule(torch.bilinear, F.bilinear)
+def bilinear(t: Tracer, input1: Tensor, input2: Tensor, weight: Tensor, bias=None) -> Tensor:
+    """y_m = x1ᵀ W_m x2: W times x2, then its product with x1."""
+    m, first, second = weight.shape
+    rows = math.prod(input1.shape[:-1])
+    if (input1.shape[-1], input2.shape[-1]) != (first, second) or input1.shape[:-1] != input2.shape[:-1]:
+        raise operators.ShapeError(f"takes {first} and {second} features, got {tuple(input1.shape)} and {tuple(input2.shape)}")
+    names = t.operands(input2, weight, input1, bias)
+    nests = (
+        Loops(N=rows, M=m * first, C=second, operands=(names[0], names[1], "intermediate")),
+        Loops(N=m, G=rows, C=first, operands=("intermediate", t.operand(input1), names[-1])),
+    )
+    out = t.new((*input1.shape[:-1], m), input1.dtype)
+    ops = {"add": rows * m} if bias is not None else {}
+    return t.emit("linear", "bilinear", (input1, input2, weight, bias), out, nests, ops, (input1, input2))
+
+
+# ---- torch's fused inference kernels, which it takes outside of a trace only; whoever calls them by name is counted too
+
+
+def _attention_block(t: Tracer, x: Tensor, heads: int, qkv: Tensor, out: Tensor) -> tuple[tuple[Loops, ...], dict[str, int]]:
+    """The four nests of multi-head self-attention on x (B, L, E), and the arithmetic beside."""
+    batch, length, width = x.shape
+    rows, place = batch * length, (t.operand(x), t.operand(qkv), t.operand(out))
+    scores = (batch, heads, length, width // heads)
+    _, (first, second) = operators.attention(scores, scores, scores, ("query", "key", "value", "heads"))
+    nests = (
+        Loops(N=rows, M=3 * width, C=width, operands=(place[0], place[1], "query, key and value")),
+        first,
+        second,
+        Loops(N=rows, M=width, C=width, operands=("heads", place[2], "output")),
+    )
+    ops = operators.softmax_ops(batch * heads * length * length, batch * heads * length)
+    ops["mul"] = rows * width
+    ops["add"] += 4 * rows * width  # the biases
+    return nests, ops
+
+
+@rule(torch._native_multi_head_attention)  # type: ignore[attr-defined]
+def native_attention(
+    t: Tracer, query, key, value, embed_dim, num_head, qkv_weight, qkv_bias, proj_weight, proj_bias, mask=None,
+    need_weights=True, average_attn_weights=True, mask_type=None,
+):  # fmt: skip
+    if query is not key or key is not value:
+        return NotImplemented  # torch has no such kernel either
+    nests, ops = _attention_block(t, query, num_head, qkv_weight, proj_weight)
+    batch, length, _ = query.shape
+    out = t.new(tuple(query.shape), query.dtype)
+    shape = (batch, length, length) if average_attn_weights else (batch, num_head, length, length)
+    outputs = (out, t.new(shape, query.dtype)) if need_weights else (out,)
+    given = (query, qkv_weight, qkv_bias, proj_weight, proj_bias, mask)
+    workspace = query.element_size() * (4 * query.numel() + batch * num_head * length * length)
+    t.emit("linear", "native_multi_head_attention", given, outputs, nests, ops, workspace=workspace)
+    return outputs if need_weights else (out, None)
+
+
+@rule(torch._transformer_encoder_layer_fwd)  # type: ignore[attr-defined]
+def encoder_layer(
+    t: Tracer, src, embed_dim, num_heads, qkv_weight, qkv_bias, proj_weight, proj_bias, use_gelu, norm_first, eps,
+    norm_weight_1, norm_bias_1, norm_weight_2, norm_bias_2, ffn_weight_1, ffn_bias_1, ffn_weight_2, ffn_bias_2, mask=None,
+    mask_type=None,
+) -> Tensor:  # fmt: skip
+    nests, ops = _attention_block(t, src, num_heads, qkv_weight, proj_weight)
+    rows, width, inner = src.shape[0] * src.shape[1], src.shape[2], ffn_weight_1.shape[0]
+    nests += (
+        Loops(N=rows, M=inner, C=width, operands=("attended", t.operand(ffn_weight_1), "hidden")),
+        Loops(N=rows, M=width, C=inner, operands=("hidden", t.operand(ffn_weight_2), "output")),
+    )
+    parts = (
+        ops,
+        operators.times(operators.ACTIVATION_OPS["gelu" if use_gelu else "relu"], rows * inner),
+        operators.normalisation_ops(2 * rows * width, 2 * rows, True, True),
+        {"add": rows * (inner + 3 * width)},  # the second half's biases and two shortcuts
+    )
+    total = {key: sum(part.get(key, 0) for part in parts) for key in {k for part in parts for k in part}}
+    given = (
+        src, qkv_weight, qkv_bias, proj_weight, proj_bias, norm_weight_1, norm_bias_1, norm_weight_2, norm_bias_2,
+        ffn_weight_1, ffn_bias_1, ffn_weight_2, ffn_bias_2, mask,
+    )  # fmt: skip
+    out = t.new(tuple(src.shape), src.dtype)
+    workspace = src.element_size() * max(4 * rows * width + src.shape[0] * num_heads * src.shape[1] ** 2, rows * inner)
+    return t.emit("linear", "transformer_encoder_layer_fwd", given, out, nests, total, workspace=workspace)

@@ -1,0 +1,121 @@
+"""Recurrent networks: RNN, GRU and LSTM, whole sequences and single cells."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lamina import operators
+from lamina.operators import ShapeError
+from lamina.tracing.rules.table import RULES, rule
+from lamina.workload import Loops
+
+if TYPE_CHECKING:
+    from lamina.tracing.tracer import Tracer
+
+GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
+
+
+def _sequence(name: str) -> Callable[..., Any]:
+    gates = GATES[name]
+
+    def recurrent(t: Tracer, input: Tensor, *args: Any) -> Any:
+        """torch's two forms: (input, state, weights, biased, layers, dropout, training, bidirectional, batch_first), and
+        for a packed sequence (data, batch_sizes, state, weights, ..., bidirectional)."""
+        runs: list[tuple[int, int]]
+        packed = isinstance(args[0], Tensor) and isinstance(args[1 if gates == 4 else 2], (tuple, list)) and len(args) == 8
+        if packed and isinstance(args[2], Sequence):
+            sizes, state, weights, biased, layers, _, _, both = args
+            if sizes.is_meta:
+                return NotImplemented
+            runs = sorted(((n, size) for size, n in Counter(sizes.tolist()).items()), key=lambda run: -run[1])
+            leading = tuple(input.shape[:1])
+        else:
+            packed = False
+            state, weights, biased, layers, _, _, both, batch_first = args
+            if input.dim() != 3:
+                raise ShapeError(f"takes (steps, sequences, features), got {tuple(input.shape)}")
+            leading = tuple(input.shape[:2])
+            runs = [(input.shape[1], input.shape[0]) if batch_first else (input.shape[0], input.shape[1])]
+        states = tuple(state) if gates == 4 else (state,)
+        hidden = states[-1].shape[-1]
+        projected = states[0].shape[-1] if gates == 4 and states[0].shape[-1] != hidden else 0
+        width, directions = projected or hidden, 2 if both else 1
+        each = len(weights) // (layers * directions)
+        total = sum(steps * batch for steps, batch in runs)
+        nests: list[Loops] = []
+        for number in range(layers * directions):
+            own = weights[number * each : (number + 1) * each]
+            features = input.shape[-1] if number < directions else width * directions
+            if own[0].shape[-1] != features or own[0].shape[0] != gates * hidden:
+                raise ShapeError(f"takes {own[0].shape[-1]} features, got {features} (input {tuple(input.shape)})")
+            place: list[int | str] = [t.operand(input) if number < directions else "state"]
+            place += [t.operand(own[0]), t.operand(own[1])]
+            if projected:
+                place.append(t.operand(own[-1]))
+            nests += operators.recurrent(runs, gates, features, hidden, projected, place)
+        out = t.new((*leading, width * directions), input.dtype)
+        last = [t.new(tuple(s.shape), s.dtype) for s in states]
+        ops = operators.recurrent_ops(gates, total * hidden * layers * directions, bool(biased))
+        kept = total * layers * directions * hidden * (gates + (1 if gates == 4 else 0)) * input.element_size()
+        given = (input, *states, *weights)
+        attributes = {"layers": layers, "bidirectional": bool(both), "packed": packed}
+        outputs = (out, *last)
+        t.emit("linear", name, given, outputs, tuple(nests), ops, (input, out, kept), attributes)
+        return outputs
+
+    return recurrent
+
+
+def _cell(name: str) -> Callable[..., Any]:
+    gates = GATES[name]
+
+    def cell(t: Tracer, input: Tensor, state: Any, w_ih: Tensor, w_hh: Tensor, b_ih=None, b_hh=None) -> Any:
+        states = tuple(state) if gates == 4 else (state,)
+        rows, hidden = (input.shape[0] if input.dim() > 1 else 1), w_hh.shape[1]
+        if input.shape[-1] != w_ih.shape[1] or states[0].shape[-1] != hidden:
+            raise ShapeError(f"takes {w_ih.shape[1]} features and a state of {hidden}, got {tuple(input.shape)}")
+        place = (t.operand(input), t.operand(w_ih), t.operand(w_hh))
+        first, second = operators.recurrent([(1, rows)], gates, input.shape[-1], hidden, 0, place)
+        nests = (first, Loops(N=rows, M=second.M, C=hidden, operands=(t.operand(states[0]), place[2], "gates")))
+        outputs = tuple([t.new(tuple(s.shape), s.dtype) for s in states])
+        ops = operators.recurrent_ops(gates, rows * hidden, b_ih is not None)
+        kept = rows * hidden * gates * input.element_size()
+        t.emit("linear", f"{name}_cell", (input, *states, w_ih, w_hh, b_ih, b_hh), outputs, nests, ops, (input, *states, kept))
+        return outputs if gates == 4 else outputs[0]
+
+    return cell
+
+
+for _name in GATES:
+    RULES[getattr(torch, _name)] = _sequence(_name)
+    RULES[getattr(torch, f"{_name}_cell")] = _cell(_name)
+
+
+@rule(torch._pack_padded_sequence)  # type: ignore[attr-defined]
+def pack(t: Tracer, input: Tensor, lengths: Tensor, batch_first: bool) -> Any:
+    """The values that are no padding, and how many sequences are alive in each step."""
+    if not input.is_meta or lengths.is_meta:
+        return NotImplemented
+    alive = lengths.tolist()
+    sizes = [sum(length > step for length in alive) for step in range(max(alive, default=0))]
+    out, batch_sizes = t.new((sum(alive), *input.shape[2:]), input.dtype), torch.tensor(sizes)
+    t.emit("copy", "pack_padded_sequence", (input, lengths), (out, batch_sizes))
+    return out, batch_sizes
+
+
+@rule(torch._pad_packed_sequence)  # type: ignore[attr-defined]
+def unpack(t: Tracer, data: Tensor, batch_sizes: Tensor, batch_first: bool, padding_value, total_length: int) -> Any:
+    if not data.is_meta or batch_sizes.is_meta:
+        return NotImplemented
+    sizes = batch_sizes.tolist()
+    steps, batch = max(len(sizes), total_length), sizes[0]
+    shape = (batch, steps) if batch_first else (steps, batch)
+    lengths = torch.tensor([sum(size > i for size in sizes) for i in range(batch)])
+    out = t.new((*shape, *data.shape[1:]), data.dtype)
+    t.emit("copy", "pad_packed_sequence", (data, batch_sizes), (out, lengths))
+    return out, lengths

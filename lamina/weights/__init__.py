@@ -1,0 +1,1 @@
+"""Weight files: finding, reading and renaming them."""
