@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lamina.errors import InputError
-from lamina.tracing import aten
+from lamina.tracing.values import mapped
+from lamina.tracing.values import tensors as tensors_in
 from lamina.workload import Kind, Loops
 
 if TYPE_CHECKING:
@@ -71,8 +72,8 @@ def apply(t: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     """Count a registered operator as one layer."""
     rule = RULES[func]
     name = getattr(func, "__name__", str(func)).split(".")[0]
-    tensors = list(aten.tensors((args, kwargs)))
-    shown_args, shown_kwargs = aten.mapped((args, kwargs), lambda x: tuple(x.shape))
+    tensors = list(tensors_in((args, kwargs)))
+    shown_args, shown_kwargs = mapped((args, kwargs), lambda x: tuple(x.shape))
     try:
         output, cost = rule.shapes(*shown_args, **shown_kwargs)
     except (TypeError, ValueError) as error:
@@ -81,13 +82,13 @@ def apply(t: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     nests = (Loops(N=cost),) if isinstance(cost, int) else (cost,) if isinstance(cost, Loops) else tuple(cost)
     if output is None:
         with torch.no_grad():
-            result = func(*aten.mapped(args, t.meta), **aten.mapped(kwargs, t.meta))
+            result = func(*mapped(args, t.meta), **mapped(kwargs, t.meta))
     else:
         single = not output or isinstance(output[0], int)
         dtype = next((x.dtype for x in tensors if x.is_floating_point()), torch.get_default_dtype())
         made = [t.new(tuple(shape), dtype) for shape in ([output] if single else output)]
         result = made[0] if single else tuple(made)
-    outputs = list(aten.tensors(result))
+    outputs = list(tensors_in(result))
     names: Sequence[int | str] = [t.operand(x) for x in tensors[:2]]
     if len(nests) == 1 and not nests[0].operands and len(names) == 2:
         nests = (replace(nests[0], operands=(*names, len(t.tensors))),)

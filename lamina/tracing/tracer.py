@@ -1,8 +1,8 @@
 """A module becomes a `Workload`: one forward call on the meta device, where nothing is computed or allocated.
 
 Two levels. A `TorchFunctionMode` sees operations as people write them and asks `rules` for their shapes: the commonest
-never reach a kernel. What has no rule runs on the meta device under a `TorchDispatchMode` (`aten`), which counts the
-operators beneath; together they are one layer. Functions that torch writes in Python are opened: what they call is seen
+never reach a kernel. What has no rule runs on the meta device under a `TorchDispatchMode` (`meta_ops`), which counts
+its operators; together they are one layer. Functions that torch writes in Python are opened: what they call is seen
 in its turn. Nothing is left on the module, and other threads are not seen.
 
 Small integer tensors (token ids, positions, lengths) keep their values, so that a forward may read them; what would
@@ -29,15 +29,14 @@ from torch.overrides import TorchFunctionMode
 
 from lamina.errors import InputError, LaminaError
 from lamina.operators import ShapeError
-from lamina.tracing import aten, calls, custom, drafts, rules, state
+from lamina.tracing import calls, custom, drafts, meta_ops, rules, state
+from lamina.tracing.values import META, SMALL
 from lamina.workload import Coverage, Kind, Layer, Loops, Part, Tensor, Unknown, Weight, Workload
 
-META = torch.device("meta")
 BUFFER = object()  # a module's buffer: neither a weight nor an activation
 ATTRIBUTE = type(vars(torch._C.TensorBase)["shape"].__get__)  # reading or writing an attribute, as torch's modes see it
 FREE = ("view", "copy", "embedding")  # kinds that move data and compute nothing
 _SET_NAME = vars(Layer)["name"].__set__  # a frozen record's own
-SMALL = 1 << 18  # elements: an integer tensor up to this size keeps its values
 
 
 def trace(module: Callable[..., Any], *inputs: Any, name: str | None = None, **kwargs: Any) -> Workload:
@@ -530,7 +529,7 @@ class Tracer(TorchFunctionMode):
             finally:
                 self.opening.pop()
         with torch.no_grad():
-            return aten.beneath(self, func, args, kwargs)
+            return meta_ops.run(self, func, args, kwargs)
 
     def where(self) -> str:
         frame = self.stack[-1]

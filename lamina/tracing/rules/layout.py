@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 from lamina import operators
 from lamina.operators import ShapeError
-from lamina.tracing import aten
+from lamina.tracing import meta_ops
 from lamina.tracing.rules.table import RULES, rule
+from lamina.tracing.values import META, SMALL, assume
 from lamina.workload import Tensor as Record
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ def _converted(t: Tracer, input: Tensor, dtype: torch.dtype | None, name: str, c
         return input
     dtype = dtype or input.dtype
     if not input.is_meta and not t.is_own(input):
-        return aten.beneath(t, Tensor.to, (input, dtype), {"copy": copy})
+        return meta_ops.run(t, Tensor.to, (input, dtype), {"copy": copy})
     return t.emit("copy", name, (input,), t.new(tuple(input.shape), dtype))
 
 
@@ -278,14 +279,12 @@ def plain_embedding(t: Tracer, weight: Tensor, input: Tensor, *_: Any, **__: Any
 def _routing(t: Tracer, shape: tuple[int, ...], k: int, of: int) -> tuple[Tensor, dict[str, Any]]:
     """Which k of `of` values a row chooses: unknown in a trace. Choices take turns, so that code which reads them (a
     mixture of experts that gathers each expert's tokens) does the right total work, spread evenly."""
-    from lamina.tracing.tracer import SMALL
-
     attributes = {"k": k, "of": of}
     if math.prod(shape) > SMALL:
         return t.new(shape, torch.int64), attributes
     rows = math.prod(shape) // max(k, 1)
     indices = (torch.arange(rows).mul_(k).unsqueeze_(1) + torch.arange(k)).remainder_(of).reshape(shape)
-    aten.assume(indices)
+    assume(indices)
     return indices, attributes
 
 
@@ -323,8 +322,6 @@ def _factory(function: Callable[..., Any]) -> Callable[..., Any]:
     for, others where no device, or a real one, is named."""
 
     def run(t: Tracer, *args: Any, **kwargs: Any) -> Any:
-        from lamina.tracing.tracer import META, SMALL
-
         if kwargs.get("out") is not None or kwargs.get("layout", torch.strided) is not torch.strided:
             return NotImplemented
         options = {k: v for k, v in kwargs.items() if k not in ("device", "pin_memory")}
@@ -334,7 +331,7 @@ def _factory(function: Callable[..., Any]) -> Callable[..., Any]:
             shape = function(*args, **options, device=META)
         on_meta = torch.device(kwargs.get("device") or torch.get_default_device()).type == "meta"
         if shape.numel() <= SMALL and not (on_meta and (shape.is_floating_point() or shape.is_complex())):
-            return aten.beneath(t, function, args, options | {"device": "cpu"})
+            return meta_ops.run(t, function, args, options | {"device": "cpu"})
         return t.emit("copy", function.__name__, (), shape)
 
     return run

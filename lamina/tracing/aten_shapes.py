@@ -1,0 +1,145 @@
+"""ATen operators with a shape rule of their own: their meta kernels are written in Python and take a second to import.
+
+A rule returns the result's stand-in, its kind, loop nests and other arithmetic, or NotImplemented to let the kernel run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lamina import operators
+from lamina.operators import ELEMENTWISE, REDUCTIONS, times
+
+if TYPE_CHECKING:
+    from lamina.tracing.tracer import Tracer
+
+aten = torch.ops.aten
+
+
+def _convolution(t: Tracer, x, w, bias, stride, padding, dilation, transposed, output_padding, groups):
+    axes = w.dim() - 2
+    stride, padding, dilation, extra = (operators.per_axis(v, axes) for v in (stride, padding, dilation, output_padding))
+    xs, ws = tuple(x.shape), tuple(w.shape)
+    if transposed:
+        shape, nest = operators.transposed_convolution(xs, ws, stride, padding, extra, dilation, groups)
+    else:
+        shape, nest = operators.convolution(xs, ws, stride, padding, dilation, groups)
+    return t.new(shape, x.dtype), "conv", (nest,), {"add": math.prod(shape)} if bias is not None else {}
+
+
+def _product(left: int, right: int) -> Callable[..., Any]:
+    """mm, bmm and their adding forms; `left` and `right` are the places of the factors."""
+
+    def product(t: Tracer, *args: Any, **_: Any) -> Any:
+        a, b = tuple(args[left].shape), tuple(args[right].shape)
+        shape, nest = operators.matmul(a, b)
+        ops = {"add": math.prod(shape)} if left else {}
+        return t.new(shape, args[left].dtype), "matmul", (nest,), ops
+
+    return product
+
+
+def _adding_batches(t: Tracer, base: Tensor, a: Tensor, b: Tensor, **_: Any) -> Any:
+    """addbmm: the products of a batch, summed."""
+    (groups, rows, inner), columns = a.shape, b.shape[2]
+    nest = operators.Loops(N=rows, M=columns, C=groups * inner)
+    return t.new((rows, columns), a.dtype), "matmul", (nest,), {"add": rows * columns}
+
+
+def _grouped(t: Tracer, a: Tensor, b: Tensor, offs: Tensor | None = None, *_: Any, **options: Any) -> Any:
+    """_grouped_mm: products of uneven groups, as a mixture of experts makes them. Where the groups divide the rows, the
+    inner axis or the columns, their sum is that of the whole axis."""
+    x, w = tuple(a.shape), tuple(b.shape)
+    if x[-1] != w[-2]:
+        raise operators.ShapeError(f"cannot multiply {x} by {w} in groups")
+    groups = offs.shape[0] if offs is not None else 1
+    shape = (x[-2], w[-1]) if len(x) != len(w) else (groups if len(x) == 2 else x[0], x[-2], w[-1])
+    nest = operators.Loops(N=x[-2], G=x[0] if len(x) == len(w) == 3 else 1, M=w[-1], C=x[-1])
+    return t.new(shape, options.get("out_dtype") or a.dtype), "matmul", (nest,), {}
+
+
+def _index(t: Tracer, x: Tensor, indices: list[Tensor | None]) -> Any:
+    places = [i for i, index in enumerate(indices) if index is not None]
+    chosen = [index for index in indices if index is not None]
+    if any(index.dtype == torch.bool for index in chosen):
+        return NotImplemented
+    wide = operators.broadcast(*(tuple(index.shape) for index in chosen))
+    rest = [size for i, size in enumerate(x.shape) if i not in places]
+    start = places[0] if places == list(range(places[0], places[-1] + 1)) else 0
+    return t.new((*rest[:start], *wide, *rest[start:]), x.dtype), "copy", (), {}
+
+
+def _cat(t: Tracer, tensors: list[Tensor], dim: int = 0) -> Any:
+    parts = [x for x in tensors if x.dim() != 1 or x.numel()]
+    shape = list(parts[0].shape)
+    shape[dim] = sum(x.shape[dim] for x in parts)
+    return t.new(tuple(shape), parts[0].dtype), "copy", (), {}
+
+
+def _pointwise(name: str) -> Callable[..., Any]:
+    """Arithmetic on floating-point tensors of one type; anything else (promotion, comparisons) is left to torch."""
+
+    def pointwise(t: Tracer, *args: Any, **kwargs: Any) -> Any:
+        tensors = [x for x in args if isinstance(x, Tensor)]
+        if len({x.dtype for x in tensors}) > 1 or not tensors[0].is_floating_point() or tensors[0].device.type != "meta":
+            return NotImplemented
+        shape = operators.broadcast(*(tuple(x.shape) for x in tensors))
+        return t.new(shape, tensors[0].dtype), "elementwise", (), times(ELEMENTWISE[name], math.prod(shape))
+
+    return pointwise
+
+
+def _reduction(name: str) -> Callable[..., Any]:
+    def reduction(t: Tracer, x: Tensor, dim: Any = None, keepdim: bool = False, **kwargs: Any) -> Any:
+        if kwargs or not x.is_floating_point() or x.device.type != "meta":
+            return NotImplemented
+        dims = range(x.dim()) if not dim else [d % x.dim() for d in ([dim] if isinstance(dim, int) else dim)]
+        kept = [1 if i in dims else size for i, size in enumerate(x.shape) if keepdim or i not in dims]
+        out = t.new(tuple(kept), x.dtype)
+        ops = times(REDUCTIONS[name], x.numel()) | ({"div": out.numel()} if name == "mean" else {})
+        return out, "elementwise", (), ops
+
+    return reduction
+
+
+def _random_like(t: Tracer, x: Tensor, *, dtype: Any = None, **_: Any) -> Any:
+    return t.new(tuple(x.shape), dtype or x.dtype), "copy", (), {}
+
+
+def _filled(t: Tracer, x: Tensor, *_: Any, **__: Any) -> Any:
+    return x, "copy", (), {}
+
+
+RULES: dict[Any, Callable[..., Any]] = {
+    aten.convolution.default: _convolution,
+    aten.mm.default: _product(0, 1),
+    aten.bmm.default: _product(0, 1),
+    aten.mv.default: _product(0, 1),
+    aten.dot.default: _product(0, 1),
+    aten.addmm.default: _product(1, 2),
+    aten.baddbmm.default: _product(1, 2),
+    aten.addmv.default: _product(1, 2),
+    aten.addbmm.default: _adding_batches,
+    aten._grouped_mm.default: _grouped,
+    aten.index.Tensor: _index,
+    aten.cat.default: _cat,
+    **{getattr(aten, name).Tensor: _pointwise(name) for name in ("add", "sub", "mul", "div")},
+    **{
+        getattr(aten, name).default: _pointwise(name)
+        for name in ("neg", "abs", "exp", "log", "sqrt", "rsqrt", "reciprocal", "erf")
+    },
+    aten.pow.Tensor_Scalar: _pointwise("pow"),
+    aten.sum.dim_IntList: _reduction("sum"),
+    aten.rand_like.default: _random_like,
+    aten.randn_like.default: _random_like,
+    aten.normal_.default: _filled,
+    aten.uniform_.default: _filled,
+    aten.bernoulli_.float: _filled,
+    aten.exponential_.default: _filled,
+    aten.mean.dim: _reduction("mean"),
+}
