@@ -27,12 +27,21 @@ class Row:
     never: tuple[str, ...] = ()
 
 
-COMMON = ("lamina.__version__", "lamina.errors", "lamina.fetch", "lamina.progress", "lamina.units", "lamina.workload")
+COMMON = (
+    "lamina.__version__",
+    "lamina.errors",
+    "lamina.extras",
+    "lamina.fetch",
+    "lamina.progress",
+    "lamina.units",
+    "lamina.workload",
+)
 CORE = ("torch", "numpy", "safetensors", "PIL", "typer", "click", "rich", "matplotlib", "huggingface_hub")
 
 # The longest name that fits a module is its row.
 TABLE = {
     "lamina.errors": Row(),
+    "lamina.extras": Row(),
     "lamina.fetch": Row(),
     "lamina.progress": Row(third=("rich",)),
     "lamina.units": Row(),
@@ -46,7 +55,9 @@ TABLE = {
         lazy=("timm", "transformers", "onnx", "huggingface_hub", "lamina.weights"),
     ),
     "lamina.zoo": Row(third=("torch",)),
-    "lamina.weights": Row(lamina=("lamina.zoo",), third=("torch", "safetensors", "huggingface_hub"), lazy=("numpy",)),
+    "lamina.weights": Row(
+        lamina=("lamina.zoo", "lamina.data.registry"), third=("torch", "safetensors", "huggingface_hub"), lazy=("numpy",)
+    ),
     "lamina.data": Row(third=("torch", "numpy", "PIL", "tokenizers")),
     "lamina.cost": Row(),
     "lamina.tracing": Row(lamina=("lamina.operators",), third=("torch",), never=("lamina.zoo",)),

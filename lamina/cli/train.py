@@ -8,6 +8,7 @@ import typer
 
 from lamina.cli.output import Device, Json, print_json, write_text
 from lamina.errors import LaminaError
+from lamina.extras import install_command
 
 Out = Annotated[Path | None, typer.Option("--out", metavar="FOLDER", help="The run's folder; by default runs/RECIPE.")]
 Data = Annotated[Path | None, typer.Option("--data", metavar="FOLDER", help="Pictures by class, or a parallel corpus.")]
@@ -69,7 +70,7 @@ def _logger(folder: Path, tensorboard: bool, quiet: bool) -> Any:
         try:
             from torch.utils.tensorboard import SummaryWriter as open_events
         except ImportError as error:
-            raise LaminaError("--tensorboard needs the tensorboard package: pip install 'lamina[logging]'") from error
+            raise LaminaError(f"--tensorboard needs the tensorboard package: {install_command('logging')}") from error
 
     def log(row: dict[str, Any]) -> None:
         if open_events is not None:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lamina.errors import LaminaError
+from lamina.extras import install_command
 
 PAD, START, END = 0, 1, 2  # the first tokens of every vocabulary made here
 SPECIAL = ("<pad>", "<s>", "</s>")
@@ -13,7 +14,7 @@ def _library() -> Any:
     try:
         import tokenizers
     except ImportError as error:
-        raise LaminaError("text needs the tokenizers package: pip install 'lamina[text]'") from error
+        raise LaminaError(f"text needs the tokenizers package: {install_command('text')}") from error
     return tokenizers
 
 

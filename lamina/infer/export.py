@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lamina.errors import InputError, LaminaError
+from lamina.extras import install_command
 
 # From 23 on there is an operator for attention, of which ONNX Runtime 1.32 refuses masks of one row for all queries.
 OPSET = 20
@@ -133,7 +134,7 @@ def require(*libraries: str) -> None:
         try:
             __import__(name)
         except ImportError as error:
-            raise LaminaError(f'ONNX files need {name}: pip install "lamina[onnx]" ({root(error)})') from error
+            raise LaminaError(f"ONNX files need {name}: {install_command('onnx')} ({root(error)})") from error
 
 
 def example(module: nn.Module, inputs: Sequence[Tensor | None], dynamic_batch: bool) -> tuple[Tensor | None, ...]:

@@ -11,6 +11,7 @@ from torch import nn
 from lamina.data import parallel_text
 from lamina.data.text import END, PAD, START, Codec
 from lamina.errors import InputError, LaminaError
+from lamina.extras import install_command
 from lamina.infer.generate import Hypothesis, beam_search, greedy, pad
 from lamina.progress import track
 from lamina.weights import files as weight_files
@@ -83,7 +84,7 @@ def bleu(
     try:
         from sacrebleu.metrics.bleu import BLEU
     except ImportError as error:
-        raise LaminaError("BLEU needs the sacrebleu package: pip install 'lamina[text]'") from error
+        raise LaminaError(f"BLEU needs the sacrebleu package: {install_command('text')}") from error
     net = translator(name, weights, device)
     pairs = parallel_text.load(corpus, "test", net.source, net.target)
     sources, references = [s for s, _ in pairs], [t for _, t in pairs]

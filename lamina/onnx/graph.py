@@ -28,13 +28,14 @@ from typing import Any
 import numpy as np
 
 from lamina.errors import InputError, LaminaError
+from lamina.extras import install_command
 
 try:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, defs, numpy_helper
     from onnx.checker import ValidationError
     from onnx.shape_inference import InferenceError
 except ImportError as error:
-    raise LaminaError('ONNX files need onnx: pip install "lamina[onnx]"') from error
+    raise LaminaError(f"ONNX files need onnx: {install_command('onnx')}") from error
 
 from lamina.onnx import microsoft, ops
 from lamina.onnx.file import first_line, load, one_line, small_data

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from lamina import units
 from lamina.errors import InputError, LaminaError
+from lamina.extras import install_command
 from lamina.workload import Workload
 from lamina.zoo import registry
 
@@ -235,7 +236,7 @@ def _onnx(model: str) -> Any:
     try:
         from lamina.onnx import graph
     except ImportError as error:
-        raise InputError(f'{model}: reading ONNX needs onnx: pip install "lamina[onnx]"') from error
+        raise InputError(f"{model}: reading ONNX needs onnx: {install_command('onnx')}") from error
     return graph
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from lamina.errors import InputError, LaminaError
+from lamina.extras import install_command
 from lamina.sources import resolve
 from lamina.zoo import registry
 
@@ -194,7 +195,7 @@ def test_a_graph(tmp_path, monkeypatch):
         source.workload(past=4)
     monkeypatch.setitem(sys.modules, "lamina.onnx.graph", None)  # as where onnx is not installed
     monkeypatch.delattr("lamina.onnx.graph")
-    assert refused(str(path)) == f'{path}: reading ONNX needs onnx: pip install "lamina[onnx]"'
+    assert refused(str(path)) == f"{path}: reading ONNX needs onnx: {install_command('onnx')}"
 
 
 def test_a_directory_that_wants_its_prefix(tmp_path):

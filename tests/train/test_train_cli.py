@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from lamina.extras import install_command
 from lamina.train.recipe import names, read
 from tests import training
 from tests.train.test_train_recipes import write_pictures
@@ -241,10 +242,10 @@ def test_devices_and_machines(refused):
 def test_without_the_packages_for_text_and_events(run, refused, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
-    assert "pip install 'lamina[logging]'" in refused("train tiny.toml --tensorboard", 1)
+    assert install_command("logging") in refused("train tiny.toml --tensorboard", 1)
     training.write_corpus(tmp_path / "corpus")
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    assert "pip install 'lamina[text]'" in refused("train text.toml --data corpus", 1)
+    assert install_command("text") in refused("train text.toml --data corpus", 1)
 
 
 @pytest.mark.slow
