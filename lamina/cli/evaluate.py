@@ -3,6 +3,7 @@ from typing import Annotated
 import typer
 
 from lamina.cli.output import Device, Image, Json, Weights, print_json
+from lamina.data import registry
 
 
 def evaluate(
@@ -12,8 +13,8 @@ def evaluate(
         typer.Option(
             "--data",
             metavar="NAME|FOLDER",
-            help="mnist, fashion_mnist, cifar10, cifar100, or a folder of pictures (one folder a class, or files named "
-            "INDEX_*); tatoeba or multi30k.",
+            help=f"{', '.join(registry.names('images'))}, or a folder of images (one folder per class, or files named "
+            f"INDEX_*); {', '.join(registry.names('text'))}.",
         ),
     ],
     weights: Weights = None,

@@ -9,3 +9,6 @@ def classes() -> tuple[tuple[str, str], ...]:
     """(WordNet id, name) of each class; the names are WordNet 3.0's lemmas."""
     lines = files("lamina.data").joinpath("imagenet_classes.tsv").read_text(encoding="utf-8").splitlines()
     return tuple((wnid, name) for wnid, name in (line.split("\t") for line in lines if not line.startswith("#")))
+
+
+CLASSES = tuple(name for _, name in classes())

@@ -9,15 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lamina.data import cifar10, cifar100, fashion_mnist, folder, mnist
+from lamina.data import folder, registry
 from lamina.data.image import from_pixels, prepare
-from lamina.data.parallel_text import CORPORA
 from lamina.errors import InputError
 from lamina.infer.session import Session, session
 from lamina.progress import track
-from lamina.zoo import registry
-
-DATASETS = {"mnist": mnist.load, "fashion_mnist": fashion_mnist.load, "cifar10": cifar10.load, "cifar100": cifar100.load}
+from lamina.zoo import registry as zoo
 
 
 def evaluate(
@@ -33,19 +30,20 @@ def evaluate(
     one centre crop a picture; percent, rounded to four places. A Transformer's, on a corpus, has "bleu" (beam 5) and
     "bleu_greedy" in place of the last two.
     """
-    if registry.spec(name).family == "transformer":
+    if zoo.spec(name).family == "transformer":
         from lamina.infer.translate import bleu
 
         return bleu(name, data, weights, device=device)
     if batch < 1:
         raise InputError(f"--batch is a positive number, not {batch}")
-    if str(data) in CORPORA:
+    if str(data) in registry.names("text"):
         raise InputError(f"{name} takes pictures, and {data} holds sentences: the Transformers take them")
-    if str(data) not in DATASETS and not os.path.exists(data):
-        raise InputError(f"{data}: no such folder, nor one of the data sets {', '.join(DATASETS)}")
+    known = registry.names("images")
+    if str(data) not in known and not os.path.exists(data):
+        raise InputError(f"{data}: no such folder, nor one of the data sets {', '.join(known)}")
     net = session(name, weights, image=image, device=device)
-    if str(data) in DATASETS:
-        pixels, labels = DATASETS[str(data)]("test")
+    if str(data) in known:
+        pixels, labels = registry.DATASETS[str(data)].load("test")
         side = pixels.shape[-1] + 2 * net.image.pad
         if side != net.image.size or pixels.shape[1] != len(net.image.channels):
             raise InputError(

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lamina.data import cifar10, imagenet, mnist
 from lamina.data.image import ImageSpec, prepare
+from lamina.data.registry import class_names
 from lamina.errors import InputError, LaminaError
 from lamina.progress import track
 from lamina.weights import files as weight_files
@@ -81,12 +81,6 @@ def session(
     module = weight_files.load(name, file, device=device)
     spec = ImageSpec.of({**file.image, **(image or {})})
     return Session(name, file.name, module, spec, class_names(file.classes), file.score_scale, place)
-
-
-def class_names(classes: str) -> Sequence[str]:
-    if classes == "imagenet":
-        return [name for _, name in imagenet.classes()]
-    return {"cifar10": cifar10.CLASSES, "mnist": mnist.CLASSES}.get(classes, ())
 
 
 def find_device(name: str) -> torch.device:

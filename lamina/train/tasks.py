@@ -13,13 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lamina.data import cifar10, cifar100, fashion_mnist, folder, mnist
+from lamina.data import folder, registry
 from lamina.data.augment import Plan, generator
 from lamina.data.image import ImageSpec, from_pixels, random_crop
 from lamina.errors import InputError, LaminaError
 from lamina.train.recipe import Recipe
-
-PICTURES = {"mnist": mnist.load, "fashion_mnist": fashion_mnist.load, "cifar10": cifar10.load, "cifar100": cifar100.load}
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ class Pictures:
     measure = "top1"
 
     def __init__(self, recipe: Recipe):
-        pixels, labels = PICTURES[recipe.data]("train")
+        pixels, labels = registry.DATASETS[recipe.data].load("train")
         self.recipe, self.spec = recipe, ImageSpec.of(recipe.image)
         if self.spec.channels == "L" and pixels.shape[1] != 1:
             raise InputError(f"recipe: {recipe.data} has colours, and image.channels is L")
@@ -257,7 +255,8 @@ def task(recipe: Recipe, data: Path | None = None) -> Any:
         from lamina.train.translation import Translation
 
         return Translation(recipe, data)
-    if recipe.data in PICTURES:
+    known = registry.names("images")
+    if recipe.data in known:
         if data is not None:
             raise InputError(f"{recipe.data} is looked for in $LAMINA_DATA; --data is for image_folder and for corpora")
         return Pictures(recipe)
@@ -266,5 +265,5 @@ def task(recipe: Recipe, data: Path | None = None) -> Any:
             raise InputError(f"{recipe.network}: say where the pictures are, as in --data FOLDER (one folder a class)")
         return PictureFiles(recipe, data)
     raise InputError(
-        f"recipe: data is one of {', '.join(PICTURES)}, image_folder or, with a [text] table, a corpus; not {recipe.data!r}"
+        f"recipe: data is one of {', '.join(known)}, image_folder or, with a [text] table, a corpus; not {recipe.data!r}"
     )

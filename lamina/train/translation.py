@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lamina.data import parallel_text
+from lamina.data import parallel_text, registry
 from lamina.data.augment import generator
+from lamina.data.pairs import Pair, hold_out
 from lamina.data.text import END, PAD, START, Codec
 from lamina.errors import InputError
 from lamina.train.recipe import Recipe
@@ -23,13 +24,13 @@ class Translation:
         text = recipe.text
         assert text is not None
         self.recipe = recipe
-        if data is None and recipe.data not in parallel_text.CORPORA:
+        if data is None and recipe.data not in registry.names("text"):
             raise InputError(f"say where the corpus is, as in --data FOLDER with train.{text.source} and train.{text.target}")
         corpus = data if data is not None else recipe.data
         pairs = parallel_text.load(corpus, "train", text.source, text.target)
-        held: list[parallel_text.Pair] = []
+        held: list[Pair] = []
         if recipe.validation:
-            pairs, held = parallel_text.hold_out(pairs, recipe.validation, recipe.seed)
+            pairs, held = hold_out(pairs, recipe.validation, recipe.seed)
         if recipe.samples is not None:
             if recipe.samples > len(pairs):
                 raise InputError(f"recipe: {recipe.samples} training pairs of {len(pairs)}")
@@ -50,7 +51,7 @@ class Translation:
         self.sizes = self._sizes(sorted(self.lengths.tolist()))
         self.metadata = {"tokenizer": self.codec.dump(), "source": text.source, "target": text.target}
 
-    def _encode(self, pairs: Sequence[parallel_text.Pair]) -> tuple[list[list[int]], list[list[int]]]:
+    def _encode(self, pairs: Sequence[Pair]) -> tuple[list[list[int]], list[list[int]]]:
         return self.codec.encode([s for s, _ in pairs]), self.codec.encode([t for _, t in pairs])
 
     def _short(self, sources: list[list[int]], targets: list[list[int]]) -> tuple[list[list[int]], list[list[int]]]:

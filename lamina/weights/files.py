@@ -14,6 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lamina.data.registry import DATASETS
 from lamina.errors import InputError, LaminaError
 from lamina.fetch import cache_dir, download
 from lamina.weights.fitting import Report, fit, naming
@@ -166,13 +167,13 @@ def hub_image(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def default_image(entry: registry.Spec) -> dict[str, Any]:
-    """How the pictures of the network's own data set are prepared when no weight file says otherwise."""
-    images = registry.published()["image"]
-    if entry.input[0] == 1:
-        return dict(images["mnist"]) | {"size": entry.input[1], "pad": (entry.input[1] - 28) // 2}
-    image = dict(images["cifar"] if entry.input[1] == 32 else images["imagenet"]) | {"size": entry.input[1]}
-    if image["size"] > image["resize"]:
-        image["resize"] = image["size"] * 8 // 7  # 256 to 224, too
+    """How the images of the network's own data set are prepared when no weight file says otherwise."""
+    side = entry.input[1]
+    image = dict(DATASETS[default_classes(entry)].image) | {"size": side}
+    if image["channels"] == "L":
+        return image | {"pad": (side - image["resize"]) // 2}
+    if side > image["resize"]:
+        image["resize"] = side * 8 // 7  # 256 to 224, too
     return image
 
 

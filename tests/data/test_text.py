@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lamina.data import parallel_text
+from lamina.data.pairs import hold_out, normal
 from lamina.data.text import END, PAD, START, Codec
 from lamina.errors import InputError, LaminaError
 from lamina.train.recipe import read
@@ -83,31 +84,31 @@ def test_a_tab_separated_file(tmp_path):
 def test_the_same_sentence_is_held_out_in_all_its_writings():
     pairs = [("Ja.", "Yes."), ("ja", "Yeah."), ("JA!!", "Yep."), ("Nein.", "No."), ("Doch.", "Yes."), ("doch", "But yes.")]
     for seed in range(20):
-        rest, held = parallel_text.hold_out(pairs, 2, seed)
-        assert len({parallel_text.normal(s) for s, _ in held}) == len(held) == 2
-        assert not {parallel_text.normal(s) for s, _ in rest} & {parallel_text.normal(s) for s, _ in held}
-        assert parallel_text.hold_out(pairs, 2, seed) == (rest, held)
+        rest, held = hold_out(pairs, 2, seed)
+        assert len({normal(s) for s, _ in held}) == len(held) == 2
+        assert not {normal(s) for s, _ in rest} & {normal(s) for s, _ in held}
+        assert hold_out(pairs, 2, seed) == (rest, held)
     with pytest.raises(InputError, match="3 sentences held out of 3 different ones"):
-        parallel_text.hold_out(pairs, 3, 0)
+        hold_out(pairs, 3, 0)
 
 
 @given(
     st.lists(st.tuples(st.text("aB .!ß", min_size=1), st.text("xy", min_size=1)), min_size=2, max_size=30), st.integers(0, 9)
 )
 def test_hold_out_is_a_partition(pairs, seed):
-    groups = {parallel_text.normal(s) for s, _ in pairs}
+    groups = {normal(s) for s, _ in pairs}
     if len(groups) < 2:
         return
-    rest, held = parallel_text.hold_out(pairs, len(groups) // 2, seed)
+    rest, held = hold_out(pairs, len(groups) // 2, seed)
     assert len(held) == len(groups) // 2 and set(rest) | set(held) <= set(pairs)
-    assert not {parallel_text.normal(s) for s, _ in rest} & {parallel_text.normal(s) for s, _ in held}
-    assert {parallel_text.normal(s) for s, _ in rest} | {parallel_text.normal(s) for s, _ in held} == groups
+    assert not {normal(s) for s, _ in rest} & {normal(s) for s, _ in held}
+    assert {normal(s) for s, _ in rest} | {normal(s) for s, _ in held} == groups
 
 
 def test_tatoeba(data):
     train, test = (parallel_text.load("tatoeba", split, "de", "en") for split in ("train", "test"))
     assert len(test) == 1000 and len(train) + len(test) <= 50_001
-    assert not {parallel_text.normal(s) for s, _ in train} & {parallel_text.normal(s) for s, _ in test}
+    assert not {normal(s) for s, _ in train} & {normal(s) for s, _ in test}
 
 
 def test_multi30k(data):

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from lamina.data import folder, mnist, parallel_text
 from lamina.data.augment import Plan, generator
 from lamina.data.image import ImageSpec, random_crop
+from lamina.data.pairs import normal
 from lamina.errors import InputError, LaminaError
 from lamina.train import checkpoint, launch, optim, tasks
 from lamina.train.loop import Run
@@ -316,13 +317,13 @@ def test_the_split_depends_on_the_seed():
 
 
 def test_training_never_reads_the_test_set(recipe, made, tmp_path, monkeypatch):
-    asked = []
+    asked, inner = [], mnist.load
 
     def load(split: str = "test"):
         asked.append(split)
-        return mnist.load(split)
+        return inner(split)
 
-    monkeypatch.setitem(tasks.PICTURES, "mnist", load)
+    monkeypatch.setattr(mnist, "load", load)
     for name in ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
         (tmp_path / "data/mnist" / name).unlink()
     launch.train(read(recipe, ("validation=10", "select=best")), tmp_path / "run")
@@ -348,7 +349,7 @@ def test_training_never_reads_a_corpus_test_part(tmp_path, monkeypatch):
     assert asked == ["train"]
     # No source sentence that is held out is trained on, in whatever writing.
     task = tasks.task(plan, corpus)
-    decoded = [{parallel_text.normal(task.codec.decode(ids)) for ids in part} for part in (task.sources, task.held[0])]
+    decoded = [{normal(task.codec.decode(ids)) for ids in part} for part in (task.sources, task.held[0])]
     assert len(decoded[1]) == 8 and not decoded[0] & decoded[1]
 
 

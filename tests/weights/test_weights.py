@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 import lamina
 from lamina.data import cifar10, imagenet, mnist
+from lamina.data import registry as data_sets
 from lamina.data.image import from_pixels
 from lamina.errors import InputError, LaminaError
 from lamina.infer import session, translate
@@ -224,8 +225,25 @@ def test_class_names():
     assert len(classes) == 1000
     assert [wnid for wnid, _ in classes] == sorted(wnid for wnid, _ in classes)
     assert classes[0] == ("n01440764", "tench, Tinca tinca")
-    assert session.class_names("cifar10")[3] == "cat"
-    assert session.class_names("") == ()
+    assert data_sets.DATASETS["imagenet"].classes[0] == "tench, Tinca tinca"
+
+
+@pytest.mark.parametrize(
+    ("network", "data", "label"), [("lenet5_dense", "fashion_mnist", "ankle boot"), ("resnet20_cifar", "cifar100", "bottle")]
+)
+def test_answers_have_the_class_names_of_the_data_set(network, data, label, tmp_path):
+    changes = {"num_classes": len(data_sets.DATASETS[data].classes)}
+    module = registry.build(network, **changes)
+    metadata = {
+        "image": json.dumps(weights.default_image(registry.spec(network))),
+        "data": data,
+        "changes": json.dumps(changes),
+    }
+    save_file(module.state_dict(), tmp_path / "net.safetensors", metadata)
+    net = session.session(network, tmp_path / "net.safetensors")
+    scores = torch.zeros(len(net.classes))
+    scores[9] = 1
+    assert net.ranked(scores, 1)[0]["label"] == label
 
 
 # ---- other classes, channels, pixels; the hub; features -----------------------------------------------------------------
