@@ -5,7 +5,8 @@ from typing import Any
 from lamina.hardware.mapping import ARRAY, DATAFLOWS
 from lamina.lecture import degradation, facts, slides, summary
 from lamina.report import plot
-from lamina.report.page import Figure, Section, Table, render
+from lamina.report.lecture_page import Section, Table, render
+from lamina.report.page import Figure
 from lamina.zoo import registry
 
 BARS = {"lenet5": "LeNet-5", "alexnet": "AlexNet", "vgg": "VGG-16", "googlenet": "GoogLeNet", "resnet": "ResNet-50"}

@@ -3,11 +3,11 @@
 import itertools
 import json
 import re
-from html import escape
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from markupsafe import escape
 
 from lamina.errors import LaminaError
 from lamina.lecture import degradation, facts, html, slides, summary
