@@ -31,7 +31,7 @@ COMMON = (
     "lamina.__version__",
     "lamina.errors",
     "lamina.extras",
-    "lamina.fetch",
+    "lamina.files",
     "lamina.progress",
     "lamina.units",
     "lamina.workload",
@@ -42,7 +42,7 @@ CORE = ("torch", "numpy", "safetensors", "PIL", "typer", "click", "rich", "matpl
 TABLE = {
     "lamina.errors": Row(),
     "lamina.extras": Row(),
-    "lamina.fetch": Row(),
+    "lamina.files": Row(third=("platformdirs",)),
     "lamina.progress": Row(third=("rich",)),
     "lamina.units": Row(),
     "lamina.workload": Row(third=("msgspec",)),

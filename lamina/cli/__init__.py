@@ -8,7 +8,7 @@ import typer
 
 from lamina import __version__
 from lamina.cli import compare, cost, demo, evaluate, lecture, listing, run, show, table, train, translate
-from lamina.errors import InputError, LaminaError
+from lamina.errors import InputError, LaminaError, reason
 
 app = typer.Typer(
     name="lamina",
@@ -75,7 +75,7 @@ def main() -> None:
                 _fail(f"{message.rstrip('.')}; see `lamina {_verb(arguments)}--help`", 2)
             sys.exit(2)
         if isinstance(error, OSError):
-            _fail(f"{error.filename or 'writing the output'}: {error.strerror or error}", 1)
+            _fail(f"{error.filename or 'writing the output'}: {reason(error)}", 1)
         _fail(f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback)", 1)
 
 

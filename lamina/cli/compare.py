@@ -9,6 +9,7 @@ from lamina.cli import network, output
 from lamina.cli.cost import Dtype, Inputs, Optimizer
 from lamina.cli.output import Json
 from lamina.errors import InputError
+from lamina.files import write
 
 if TYPE_CHECKING:
     from lamina.cost.compare import Change, Comparison
@@ -158,4 +159,4 @@ def _html(file: Path, comparison: "Comparison", workloads: "Sequence[Workload]",
     documents = [record.document(w, w.name, w.inputs[0].shape, record.memory_figures(w)) for w in workloads]
     rows = [list(COLUMNS.values()), *_rows(comparison)]
     changes = [_line(change) for change in comparison.differences]
-    output.write_text(file, cost_page.render_compare(workloads, documents, rows, changes, points))
+    write(file, cost_page.render_compare(workloads, documents, rows, changes, points))

@@ -10,6 +10,7 @@ from lamina.cli.network import Network
 from lamina.cli.output import Json
 from lamina.cost import conventions, record
 from lamina.errors import InputError, LaminaError
+from lamina.files import write
 from lamina.workload import Workload
 
 By = Literal["layer", "module", "kind"]
@@ -159,7 +160,7 @@ def _html(net: Network, workload: Workload, figures: dict[str, Any], file: Path)
     from lamina.report import cost_page
 
     document = record.document(workload, net.name, net.shape, figures)
-    output.write_text(file, cost_page.render_cost(workload, document, workload.live_bytes, net.shown, net.type))
+    write(file, cost_page.render_cost(workload, document, workload.live_bytes, net.shown, net.type))
 
 
 # ---- limits -------------------------------------------------------------------------------------------------------

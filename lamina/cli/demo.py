@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from lamina.cli.output import Json, print_json, write_text
+from lamina.cli.output import Json, print_json
+from lamina.files import write
 
 
 def demo(
@@ -37,7 +38,7 @@ def demo(
                 f"\nThis {path.name[0]} ({path.name}) is read as a {prediction['label']} ({prediction['probability']:.1f} %):"
             )
             print(drawn(path))
-    write_text(html, page())
+    write(html, page())
     if json:
         mistakes = [{"input": path.name, "label": path.name[0], "prediction": p["label"]} for path, p in wrong]
         print_json({"digits": len(digits), "right": right, "wrong": mistakes, "page": str(html.resolve())})

@@ -3,7 +3,8 @@ from typing import Annotated
 
 import typer
 
-from lamina.cli.output import Json, print_json, write_text
+from lamina.cli.output import Json, print_json
+from lamina.files import write
 
 
 def lecture(
@@ -14,7 +15,7 @@ def lecture(
     if html is not None:
         from lamina.lecture.html import page
 
-        write_text(html, page())
+        write(html, page())
         if not json:
             print(html.resolve())
             return

@@ -1,14 +1,13 @@
-"""What the verbs share: JSON on standard output, and files written whole or not at all."""
+"""What the verbs share: options, JSON on standard output, and plots in files."""
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
 
-from lamina.errors import InputError, LaminaError
+from lamina.errors import InputError
+from lamina.files import write
 
 if TYPE_CHECKING:
     from lamina.report.plot import Plot
@@ -53,30 +52,4 @@ def print_json(document: Any) -> None:
 def write_plot(path: Path, draw: "Plot[P]", *args: P.args, **kwargs: P.kwargs) -> None:
     """Draw the plot in the form that the file's name ends in."""
     svg = path.suffix.lower() == ".svg"
-    write_file(path, draw(*args, **kwargs).encode() if svg else draw.png(*args, **kwargs))
-
-
-def write_text(path: Path, text: str) -> None:
-    write_file(path, text.encode("utf-8"))
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file beside its place and rename it: a full disk leaves no half of it, and an older file as it was."""
-    temporary = None
-    try:
-        if path.exists() and not path.is_file():  # a device or a pipe: nothing to rename
-            path.write_bytes(content)
-            return
-        with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=path.name, delete=False) as file:
-            temporary = Path(file.name)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-        temporary = None
-    except OSError as error:
-        raise LaminaError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+    write(path, draw(*args, **kwargs).encode() if svg else draw.png(*args, **kwargs))

@@ -6,9 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from lamina.cli.output import Device, Json, print_json, write_text
+from lamina.cli.output import Device, Json, print_json
 from lamina.errors import LaminaError
 from lamina.extras import install_command
+from lamina.files import write
 
 Out = Annotated[Path | None, typer.Option("--out", metavar="FOLDER", help="The run's folder; by default runs/RECIPE.")]
 Data = Annotated[Path | None, typer.Option("--data", metavar="FOLDER", help="Pictures by class, or a parallel corpus.")]
@@ -116,7 +117,7 @@ def finish(recipe: Any, folder: Path, data: Path | None) -> dict[str, Any]:
     if recipe.mark is not None:
         result["published"] = {"measure": recipe.mark.measure, "value": recipe.mark.value, "source": recipe.mark.source}
     result["folder"] = str(folder)
-    write_text(folder / "result.json", json.dumps(result, indent=1) + "\n")
+    write(folder / "result.json", json.dumps(result, indent=1) + "\n")
     return result
 
 

@@ -6,7 +6,7 @@ import tarfile
 from pathlib import Path
 
 from lamina.errors import LaminaError
-from lamina.fetch import cache_dir, download
+from lamina.files import cache_dir, download, write
 
 
 def homes(name: str) -> list[Path]:
@@ -62,7 +62,4 @@ def unpack(archive: Path, target: Path) -> None:
             if member.isfile() and member.name.endswith(".bin"):
                 stream = tar.extractfile(member)
                 assert stream is not None
-                path = target / Path(member.name).name
-                partial = path.with_suffix(".partial")
-                partial.write_bytes(stream.read())
-                partial.replace(path)
+                write(target / Path(member.name).name, stream.read())

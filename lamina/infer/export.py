@@ -3,8 +3,6 @@
 import inspect
 import logging
 import math
-import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lamina.errors import InputError, LaminaError
+from lamina import files
+from lamina.errors import InputError, LaminaError, first_line, reason
 from lamina.extras import install_command
 
 # From 23 on there is an operator for attention, of which ONNX Runtime 1.32 refuses masks of one row for all queries.
@@ -42,9 +41,12 @@ def export_onnx(
     cannot be exported or written.
     """
     path = Path(path)
-    with beside(path) as folder:
-        program = convert(module, inputs, dynamic_batch=dynamic_batch, opset=opset)
-        program.save(folder / path.name, external_data=False)
+    try:
+        with files.replacing(path) as partial:
+            program = convert(module, inputs, dynamic_batch=dynamic_batch, opset=opset)
+            program.save(partial, external_data=False)
+    except OSError as error:
+        raise LaminaError(f"{path} cannot be written: {reason(error)}") from error
     return path
 
 
@@ -196,20 +198,6 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
-@contextmanager
-def beside(path: Path) -> Iterator[Path]:
-    """A folder beside `path` whose files take their places there once the block is through; on an error none does."""
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(0, "it is a folder")
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            yield Path(folder)
-            for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):  # what refers to others last
-                os.replace(file, path.parent / file.name)
-    except OSError as error:
-        raise LaminaError(f"cannot write {path}: {error.strerror or root(error)}") from error
-
-
 # Who speaks of the exporter's insides: operators of torchvision that nobody asked for, what its optimizer skips, how it
 # comes by an older opset.
 TALKERS = (
@@ -240,4 +228,4 @@ def root(error: BaseException) -> str:
     """The first line of the error that all began with."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return first_line(error)

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, inliner, numpy_helper
 
-from lamina.errors import InputError, LaminaError
+from lamina.errors import InputError, LaminaError, first_line, reason
 from lamina.onnx.values import LIMIT
 
 OLDEST = 7  # since then operators broadcast as NumPy does
@@ -26,7 +26,7 @@ def load(path: Path) -> ModelProto:
     except IsADirectoryError:
         raise InputError(f"{path} is a folder: an ONNX model is one file in it") from None
     except OSError as error:
-        raise LaminaError(f"cannot read {path}: {error.strerror}") from error
+        raise LaminaError(f"cannot read {path}: {reason(error)}") from error
     if not content:
         raise LaminaError(f"{path} is empty")
     try:
@@ -61,10 +61,6 @@ def one_line() -> Iterator[None]:
         if text.isprintable():
             raise
         raise type(error)("".join(c if c.isprintable() else "?" for c in text)) from error
-
-
-def first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def nodes(graph: GraphProto | FunctionProto) -> Iterator[NodeProto]:

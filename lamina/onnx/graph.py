@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from lamina.errors import InputError, LaminaError
+from lamina.errors import InputError, LaminaError, first_line
 from lamina.extras import install_command
 
 try:
@@ -38,7 +38,7 @@ except ImportError as error:
     raise LaminaError(f"ONNX files need onnx: {install_command('onnx')}") from error
 
 from lamina.onnx import microsoft, ops
-from lamina.onnx.file import first_line, load, one_line, small_data
+from lamina.onnx.file import load, one_line, small_data
 from lamina.onnx.names import module_of
 from lamina.onnx.record import Record, Step, Stored, finish, part_of
 from lamina.onnx.values import (

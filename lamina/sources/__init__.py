@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lamina import units
-from lamina.errors import InputError, LaminaError
+from lamina.errors import InputError, LaminaError, first_line
 from lamina.extras import install_command
 from lamina.workload import Workload
 from lamina.zoo import registry
@@ -186,10 +186,6 @@ def written(shapes: Mapping[str, Shape]) -> str:
     """ "1x3x224x224", or with several inputs "a 1x8, b 1x4"."""
     alike = set(shapes.values())
     return units.shape(alike.pop()) if len(alike) == 1 else ", ".join(f"{n} {units.shape(s)}" for n, s in shapes.items())
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def without_weights(build: Callable[[], T]) -> T:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lamina.errors import InputError, LaminaError
-from lamina.sources import Input, Shape, Shapes, Source, first_line
+from lamina.errors import InputError, LaminaError, first_line
+from lamina.sources import Input, Shape, Shapes, Source
 from lamina.workload import Layer, Workload
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from torch._C import _len_torch_function_stack, _pop_torch_function_stack, _push
 from torch.nn.modules.module import _has_any_global_hook
 from torch.overrides import TorchFunctionMode
 
-from lamina.errors import InputError, LaminaError
+from lamina.errors import InputError, LaminaError, first_line
 from lamina.operators import ShapeError
 from lamina.tracing import calls, custom, drafts, meta_ops, rules, state
 from lamina.tracing.values import META, SMALL
@@ -552,7 +552,7 @@ class Tracer(TorchFunctionMode):
             if missing:
                 name = getattr(self.module, "__name__", type(self.module).__name__)
                 return InputError(f"{name} needs {' and '.join(f'`{m}`' for m in missing)}, which the call did not give")
-        text = (str(error).strip() or "no message").splitlines()[0]
+        text = first_line(error) if str(error).strip() else "no message"
         line = state.raising_line(error.__traceback__)
         kind = InputError if isinstance(error, (ValueError, RuntimeError, TypeError)) else LaminaError
         return kind(f"{self.where()}: {type(error).__name__}: {text}" + (f"; at {line}" if line else ""))

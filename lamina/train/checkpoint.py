@@ -7,7 +7,6 @@ it usable. Removing one takes the mark away first.
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -20,7 +19,8 @@ from safetensors.torch import load as decode
 from safetensors.torch import save as encode
 from torch import Tensor
 
-from lamina.errors import LaminaError
+from lamina import files
+from lamina.errors import LaminaError, reason
 
 MARK = "complete.json"  # names the checkpoint's files with their SHA-256
 PARTIAL = ".partial"
@@ -41,74 +41,31 @@ class Checkpoint:
         return json.loads(self.read("progress.json"))
 
 
-# Every change on the disk goes through one of these four: the tests make each of them fail, and die, in turn.
-
-
-def write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        sync(file.fileno())
-
-
-def sync(target: int | Path) -> None:
-    """Force a file's content, or a folder's names, onto the disk."""
-    if isinstance(target, int):
-        os.fsync(target)
-        return
-    handle = os.open(target, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def rename(old: Path, new: Path) -> None:
-    os.rename(old, new)
-
-
-def remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Write a single file whole or not at all; its older form stays until then."""
-    partial = path.with_name(path.name + PARTIAL)
-    try:
-        write(partial, content)
-        rename(partial, path)
-        sync(path.parent)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def save(folder: Path, step: int, files: Mapping[str, bytes]) -> Checkpoint:
-    """Write a checkpoint of `files` into `folder`. Raises `LaminaError`, with the ones before it untouched."""
+def save(folder: Path, step: int, contents: Mapping[str, bytes]) -> Checkpoint:
+    """Write a checkpoint of files with these `contents`. Raises `LaminaError`, the ones before it left as they were."""
     final = folder / f"step-{step:08d}"
     partial = folder / (final.name + PARTIAL)
     try:
         if not folder.is_dir():
             folder.mkdir(parents=True)
-            sync(folder.parent)
+            files.sync(folder.parent)
         for old in (partial, final):  # what a crash has left, or an unmarked folder of that name
             discard(old)
         partial.mkdir()
-        for name, content in files.items():
-            write(partial / name, content)
-        sync(partial)
-        rename(partial, final)
-        sync(folder)
-        digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-        replace(final / MARK, json.dumps(digests, indent=1).encode())
+        for name, content in contents.items():
+            files.put(partial / name, content)
+            files.sync(partial / name)
+        files.sync(partial)
+        files.rename(partial, final)
+        files.sync(folder)
+        digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+        with files.replacing(final / MARK) as mark:
+            files.put(mark, json.dumps(digests, indent=1).encode())
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         last = newest(folder)
         before = f"{last.path} stands: make room and go on with --resume" if last else "there is none before it"
-        raise LaminaError(f"the checkpoint of step {step} cannot be written ({error.strerror or error}); {before}") from error
+        raise LaminaError(f"the checkpoint of step {step} cannot be written ({reason(error)}); {before}") from error
     return Checkpoint(final, step)
 
 
@@ -116,9 +73,9 @@ def discard(path: Path) -> None:
     """Remove a checkpoint, or what is left of one; its mark goes first, so that no half of it is ever taken for whole."""
     if path.exists():
         if (path / MARK).exists():
-            remove(path / MARK)
-            sync(path)
-        remove(path)
+            files.remove(path / MARK)
+            files.sync(path)
+        files.remove(path)
 
 
 def complete(folder: Path) -> list[Checkpoint]:
@@ -154,7 +111,7 @@ def retain(folder: Path, keep: int, best: int | None, step: int) -> None:
             if path.name.startswith("step-") and path not in stay:
                 discard(path)
     except OSError as error:
-        raise LaminaError(f"an old checkpoint in {folder} cannot be removed ({error.strerror or error})") from error
+        raise LaminaError(f"an old checkpoint in {folder} cannot be removed ({reason(error)})") from error
 
 
 def pack(tensors: Mapping[str, Tensor]) -> bytes:

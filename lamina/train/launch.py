@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from lamina.errors import InputError, LaminaError
-from lamina.train import checkpoint
+from lamina import files
+from lamina.errors import InputError, LaminaError, reason
 from lamina.train.loop import CHECKPOINTS, CONFIG, Run
 from lamina.train.recipe import Recipe, difference, dump, read
 from lamina.train.tasks import check, task
@@ -128,7 +128,7 @@ def held(out: Path, resume: bool) -> Iterator[None]:
             raise InputError(f"{out} holds no run to go on with")
         file = (out / LOCK).open("ab")
     except OSError as error:
-        raise LaminaError(f"{out} cannot be written ({error.strerror or error})") from error
+        raise LaminaError(f"{out} cannot be written: {reason(error)}") from error
     with file:
         try:
             if fcntl is not None:
@@ -151,10 +151,7 @@ def prepare(recipe: Recipe, out: Path, resume: bool) -> None:
         return
     if config.exists():
         raise InputError(f"{out} holds a run: --resume goes on with it, --out FOLDER starts another")
-    try:
-        checkpoint.replace(config, dump(recipe).encode())
-    except OSError as error:
-        raise LaminaError(f"{config} cannot be written ({error.strerror or error})") from error
+    files.write(config, dump(recipe))
 
 
 def stamp(weights: Path, facts: Mapping[str, str]) -> None:
@@ -171,10 +168,7 @@ def stamp(weights: Path, facts: Mapping[str, str]) -> None:
         subprocess.run([*git, "ls-files", "--error-unmatch", __file__], check=True, capture_output=True, timeout=10)
         head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True, timeout=10)
         metadata["commit"] = head.stdout.strip()
-    try:
-        checkpoint.replace(weights, save(load_file(weights), metadata))
-    except OSError as error:
-        raise LaminaError(f"{weights} cannot be written ({error.strerror or error})") from error
+    files.write(weights, save(load_file(weights), metadata))
 
 
 def spawn(arguments: list[str], processes: Processes) -> None:

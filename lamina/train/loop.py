@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from lamina import files
 from lamina.errors import LaminaError
 from lamina.progress import Meter
 from lamina.train import checkpoint, optim
@@ -310,11 +311,8 @@ class Run:
 
     def _write(self, name: str, content: bytes) -> None:
         with self.world.together():
-            try:
-                if self.world.rank == 0:
-                    checkpoint.replace(self.out / name, content)
-            except OSError as error:
-                raise LaminaError(f"{self.out / name} cannot be written ({error.strerror or error})") from error
+            if self.world.rank == 0:
+                files.write(self.out / name, content)
 
     def export(self, step: int) -> None:
         """The network's weights (averaged, if the recipe has it) as one safetensors file that `lamina run` takes."""

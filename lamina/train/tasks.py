@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from lamina.data import folder, registry
 from lamina.data.augment import Plan, generator
 from lamina.data.image import ImageSpec, from_pixels, random_crop
-from lamina.errors import InputError, LaminaError
+from lamina.errors import InputError, LaminaError, first_line
 from lamina.train.recipe import Recipe
 
 
@@ -206,8 +206,7 @@ def check(module: nn.Module, task: Task, recipe: Recipe) -> None:
         ) from None
     except (RuntimeError, ValueError, TypeError) as error:
         shape = "x".join(map(str, batch.inputs[0].shape[1:]))
-        reason = (str(error).splitlines() or [""])[0]
-        raise InputError(f"recipe: {recipe.network} does not take inputs of {shape} ({reason})") from error
+        raise InputError(f"recipe: {recipe.network} does not take inputs of {shape} ({first_line(error)})") from error
     finally:
         module.train()
     scores = output[0] if isinstance(output, tuple) else output

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lamina.data.registry import DATASETS
-from lamina.errors import InputError, LaminaError
-from lamina.fetch import cache_dir, download
+from lamina.errors import InputError, LaminaError, first_line
+from lamina.files import cache_dir, download
 from lamina.weights.fitting import Report, fit, naming
 from lamina.zoo import registry
 
@@ -218,8 +218,7 @@ def read_state(path: Path) -> dict[str, "Tensor"]:
     except pickle.UnpicklingError as error:
         raise LaminaError(f"{path} holds other things than tensors, or is damaged; Lamina does not unpickle code") from error
     except Exception as error:  # the content is anybody's
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise LaminaError(f"{path} is cut short or no torch file ({reason[:120]}): fetch it again") from error
+        raise LaminaError(f"{path} is cut short or no torch file ({first_line(error)[:120]}): fetch it again") from error
     for wrapper in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
@@ -238,8 +237,7 @@ def _arrays(path: Path) -> "dict[str, np.ndarray]":
     except ValueError as error:
         raise LaminaError(f"{path} holds other things than arrays, or is damaged; Lamina does not unpickle code") from error
     except Exception as error:  # the content is anybody's
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise LaminaError(f"{path} is cut short or no archive of arrays ({reason[:120]}): fetch it again") from error
+        raise LaminaError(f"{path} is cut short or no archive of arrays ({first_line(error)[:120]}): fetch it again") from error
     if other := [key for key, value in arrays.items() if value.dtype.kind not in "fiub"]:
         raise LaminaError(f"{path} holds other things than numbers: {other[0]} is of type {arrays[other[0]].dtype}")
     return arrays

@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from lamina.errors import InputError
+from lamina.errors import InputError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -176,7 +176,7 @@ def assemble(name: str, **changes: Any) -> Any:
         with torch.device("meta"):
             module = family.Net(replace(config, **changes))
     except (ValueError, RuntimeError) as error:
-        raise InputError(f"{name}: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{name}: {first_line(error)}") from error
     if headless:
         remove_head(name, module)
     return module

@@ -1,6 +1,7 @@
 """Data sets: where they are looked for, what their bytes mean, and what is said when they are missing or damaged."""
 
 import gzip
+import hashlib
 import io
 import struct
 import tarfile
@@ -10,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lamina import fetch
+from lamina import files as disk
 from lamina.data import cifar10, files, folder, mnist
 from lamina.errors import InputError, LaminaError
 
@@ -86,7 +87,7 @@ def test_an_archive_is_fetched_and_unpacked(tmp_path):
             member = tarfile.TarInfo(name)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
-    digest = __import__("hashlib").sha256(archive.read_bytes()).hexdigest()
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     path = files.obtain("made", "a.bin", archive.as_uri(), digest)
     assert path.read_bytes() == b"AAA"
     assert sorted(p.name for p in path.parent.iterdir()) == ["a.bin", "b.bin", "set.tar.gz"]  # nothing outside the folder
@@ -99,18 +100,18 @@ def test_a_failed_fetch_leaves_nothing(tmp_path, monkeypatch):
     source.write_bytes(bytes(3 << 20))
     target = tmp_path / "cache" / "file"
     with pytest.raises(LaminaError, match="not kept"):
-        fetch.download(source.as_uri(), target, "abc")
+        disk.download(source.as_uri(), target, "abc")
     assert list(target.parent.iterdir()) == []
 
-    def full(self, *args):
+    def full(path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(fetch.tempfile._TemporaryFileWrapper, "write", full, raising=False)
+    monkeypatch.setattr(disk, "sync", full)
     with pytest.raises(LaminaError, match="No space left on device"):
-        fetch.download(source.as_uri(), target, "abc")
+        disk.download(source.as_uri(), target, hashlib.sha256(source.read_bytes()).hexdigest())
     assert list(target.parent.iterdir()) == []
     with pytest.raises(LaminaError, match="cannot be fetched"):
-        fetch.download((tmp_path / "none").as_uri(), target, "abc")
+        disk.download((tmp_path / "none").as_uri(), target, "abc")
 
 
 def picture(path):

@@ -315,7 +315,7 @@ def test_what_cannot_be_exported_is_one_line(tmp_path: Path) -> None:
 def test_nothing_half_written_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net, x = nn.ReLU(), torch.randn(2, 3)
     for path, reason in ((tmp_path / "no" / "net.onnx", "No such file"), (tmp_path, "it is a folder")):
-        with pytest.raises(LaminaError, match=f"^cannot write {path}: {reason}"):
+        with pytest.raises(LaminaError, match=f"^{path} cannot be written: {reason}"):
             export.export_onnx(net, (x,), path)
     (tmp_path / "net.onnx").write_text("before")
 
@@ -324,7 +324,7 @@ def test_nothing_half_written_is_left(tmp_path: Path, monkeypatch: pytest.Monkey
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch.onnx.ONNXProgram, "save", save)
-    with pytest.raises(LaminaError, match=r"net\.onnx: No space left on device$"):
+    with pytest.raises(LaminaError, match=r"net\.onnx cannot be written: No space left on device$"):
         export.export_onnx(net, (x,), tmp_path / "net.onnx")
     assert [(f.name, f.read_text()) for f in tmp_path.iterdir()] == [("net.onnx", "before")]
     with pytest.raises(LaminaError, match=r"net\.onnx does not run: "):

@@ -402,17 +402,17 @@ def test_the_page_has_it_all(claims, tmp_path):
 
 
 def test_writing_the_page_is_all_or_nothing(tmp_path, monkeypatch):
-    from lamina.cli import output
+    from lamina import files
 
     target = tmp_path / "page.html"
-    output.write_text(target, "old")
+    files.write(target, "old")
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(output.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(LaminaError, match=r"page\.html cannot be written: No space left on device"):
-        output.write_text(target, "new")
+        files.write(target, "new")
     assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
     with pytest.raises(LaminaError, match="No such file or directory"):
-        output.write_text(tmp_path / "none" / "page.html", "new")
+        files.write(tmp_path / "none" / "page.html", "new")

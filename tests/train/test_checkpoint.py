@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from lamina import files
 from lamina.errors import LaminaError
 from lamina.train import checkpoint
 from tests import training
@@ -18,7 +19,7 @@ from tests import training
 # Three steps with a checkpoint after each, one of which is kept: 50 changes on the disk, removals among them.
 RECIPE = training.TINY.replace("epochs = 2", "epochs = 1\nsamples = 30\nbatch = 10\nsave_steps = 1\nkeep = 1\nema = 0.9")
 RECIPE = RECIPE.replace("\nbatch = 16", "").replace("n_heads = 2", "n_heads = 2, dropout = 0.2")
-CHANGES = ("write", "sync", "rename", "remove")
+CHANGES = ("put", "sync", "rename", "remove")
 
 
 class Disk:
@@ -27,7 +28,7 @@ class Disk:
     def __init__(self, last: int | None, kill: bool):
         self.last, self.kill, self.count = last, kill, 0
         for name in CHANGES:
-            setattr(checkpoint, name, self.wrapped(name, getattr(checkpoint, name)))
+            setattr(files, name, self.wrapped(name, getattr(files, name)))
 
     def wrapped(self, name, inner):
         def change(*args):
@@ -35,7 +36,7 @@ class Disk:
             if self.count == self.last and not self.kill:
                 raise OSError(errno.EIO, "Input/output error")
             if self.count == self.last:
-                if name == "write":
+                if name == "put":
                     args[0].write_bytes(args[1][: len(args[1]) // 2])
                 if name == "remove" and args[0].is_dir():
                     next(iter(args[0].iterdir())).unlink()

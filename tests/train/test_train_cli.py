@@ -202,13 +202,13 @@ def test_data_that_are_not_there(run, refused, tmp_path):
 
 def test_folders_that_cannot_be_written(run, refused, tmp_path):
     (tmp_path / "file").write_text("")
-    assert "file cannot be written (" in refused("train tiny.toml --out file", 1)
-    assert "file/x cannot be written (Not a directory)" in refused("train tiny.toml --out file/x", 1)
+    assert "file cannot be written: " in refused("train tiny.toml --out file", 1)
+    assert "file/x cannot be written: Not a directory" in refused("train tiny.toml --out file/x", 1)
     (tmp_path / "fixed").mkdir()
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", "fixed"], capture_output=True)
     if done.returncode == 0:
         try:
-            assert "fixed cannot be written (Read-only file system)" in refused("train tiny.toml --out fixed", 1)
+            assert "fixed cannot be written: Read-only file system" in refused("train tiny.toml --out fixed", 1)
         finally:
             subprocess.run(["umount", "fixed"], check=True)
 
