@@ -13,6 +13,14 @@ import pytest
 
 from lamina import cli
 
+try:
+    from hypothesis import settings
+except ImportError:  # the environment of the peers has none
+    pass
+else:  # an example has no deadline of its own: on a busy machine the first one alone may wait for seconds
+    settings.register_profile("lamina", deadline=None)
+    settings.load_profile("lamina")
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 NUMBER = itertools.count()
 
