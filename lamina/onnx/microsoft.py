@@ -8,7 +8,7 @@ from lamina import operators
 from lamina.onnx.ops import Cost, norm, rule
 from lamina.onnx.products import attend, channels_first, convolve, product
 from lamina.onnx.values import Node
-from lamina.operators import Shape, ShapeError
+from lamina.operators import Shape, ShapeError, shape_text
 from lamina.workload import Loops
 
 Outputs = list[tuple[Shape | None, str]]
@@ -53,7 +53,7 @@ def _quantised_concat(n: Node) -> Outputs:
     parts = [n.shape(i) for i in range(2, len(n.inputs), 3)]
     axis = n.get("axis", 0) % len(parts[0])
     if len({(*s[:axis], *s[axis + 1 :]) for s in parts}) > 1:
-        raise ShapeError(f"cannot concatenate {' and '.join(map(operators._x, parts))} along axis {axis}")
+        raise ShapeError(f"cannot concatenate {' and '.join(map(shape_text, parts))} along axis {axis}")
     return [((*parts[0][:axis], sum(s[axis] for s in parts), *parts[0][axis + 1 :]), n.value(2).dtype)]
 
 
@@ -89,7 +89,7 @@ def _skip_shapes(n: Node) -> Outputs:
     """The output, mean and 1/deviation (for training), and the sum before the norm."""
     shape, dtype = n.shape(0), n.value(0).dtype
     if operators.broadcast(shape, n.shape(1)) != shape:
-        raise ShapeError(f"cannot add {operators._x(n.shape(1))} to {operators._x(shape)}")
+        raise ShapeError(f"cannot add {shape_text(n.shape(1))} to {shape_text(shape)}")
     rows = (*shape[:-1], 1)
     return [(shape, dtype), (rows, "float32"), (rows, "float32"), (shape, dtype)]
 
@@ -99,9 +99,9 @@ def _skip_norm(n: Node) -> Cost:
     shape = n.shape(0)
     elements, rows = math.prod(shape), math.prod(shape[:-1])
     simplified = n.op.startswith("SkipSimplified")
-    cost = Cost("norm", (), {"mul": 3 * elements, "add": elements, "sqrt": rows, "div": 2 * rows})
-    cost = cost if simplified else norm(n, rows)
-    cost.ops["add"] += elements * (2 if n.has(3 if simplified else 4) else 1)
+    cost = norm(n, rows, shift=not simplified and n.has(3), centred=not simplified)
+    sums = 2 if n.has(3 if simplified else 4) else 1
+    cost.ops = operators.sum_of(cost.ops, {"add": sums * elements})
     return cost
 
 
@@ -121,9 +121,8 @@ def _embed_shapes(n: Node) -> Outputs:
 @rule("EmbedLayerNormalization")
 def _embed(n: Node) -> Cost:
     rows, width = math.prod(n.shape(0)), n.shape(2)[-1]
-    ops = operators.normalisation_ops(rows * width, rows, True, True)
-    ops["add"] += rows * width * (2 if n.has(4) else 1)
-    return Cost("norm", (), ops)
+    sums = {"add": rows * width * (2 if n.has(4) else 1)}
+    return Cost("norm", (), operators.sum_of(operators.normalisation_ops(rows * width, rows), sums))
 
 
 # ---- convolutions and products --------------------------------------------------------------------------------------
@@ -205,7 +204,7 @@ def _heads(n: Node, width: int, name: str = "num_heads") -> tuple[int, int]:
     """How many heads, and the size of each."""
     number = n.get(name, 0)
     if number < 1 or width % number:
-        raise ShapeError(f"{width} channels do not part into {number} heads")
+        raise ShapeError(f"{width} channels are not divisible into {number} heads")
     return number, width // number
 
 
@@ -214,7 +213,7 @@ def _projected(n: Node) -> tuple[Shape, Shape, Shape, int]:
     (B, L, C), the weight (C, query + key + value)."""
     x, w = n.shape(0), n.shape(1)
     if len(x) != 3 or len(w) != 2 or x[2] != w[0]:
-        raise ShapeError(f"{n.op} takes (B, L, C) and (C, projections), got {operators._x(x)} and {operators._x(w)}")
+        raise ShapeError(f"{n.op} takes (B, L, C) and (C, projections), got {shape_text(x)} and {shape_text(w)}")
     widths = n.get("qkv_hidden_sizes", None) or (w[1] // 3,) * 3
     if sum(widths) != w[1]:
         raise ShapeError(f"projections of {widths} do not add up to the weight's {w[1]}")
@@ -236,14 +235,11 @@ def _projected_shapes(n: Node) -> Outputs:
 def _projected_attention(n: Node) -> Cost:
     q, k, v, width = _projected(n)
     x = n.shape(0)
-    cost = attend(n, q, k, v, (0, 0, 0), n.has(5) or (n.op == "Attention" and n.has(3)))
     rows = x[0] * x[1]
     project = Loops(N=rows, M=width, C=x[2], operands=(n.ref(0), n.ref(1), "projections"))
-    scores, values = cost.loops
-    inner = (Loops(N=scores.N, G=scores.G, M=scores.M, C=scores.C, operands=("projections", "projections", "scores")),)
-    inner += (Loops(N=values.N, G=values.G, M=values.M, C=values.C, operands=("scores", "projections", n.result)),)
-    cost.ops["add"] += rows * width if n.has(2) else 0
-    return Cost("linear", (project, *inner), cost.ops)
+    _, products = operators.attention(q, k, v, ("projections", "projections", "projections", n.result))
+    ops = operators.attention_ops(q, k[-2], n.has(5) or (n.op == "Attention" and n.has(3)))
+    return Cost("linear", (project, *products), operators.sum_of(ops, {"add": rows * width} if n.has(2) else {}))
 
 
 def _separate(n: Node) -> tuple[Shape, Shape, Shape]:

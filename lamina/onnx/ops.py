@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from lamina import operators
 from lamina.onnx.values import FLOATS, QUANTISED, Node
-from lamina.operators import ACTIVATION_OPS, ShapeError, times
+from lamina.operators import ShapeError, shape_text
 from lamina.workload import Kind, Loops, Part
 
 
@@ -79,11 +79,17 @@ def _batch_norm(n: Node) -> Cost:
     channels = n.shape(1)[0]
     if len(shape) > 1 and shape[1] != channels:
         raise ShapeError(f"expects {channels} channels, got {shape[1]}")
-    return Cost("norm", (), operators.normalisation_ops(math.prod(shape), channels, bool(n.get("training_mode", 0)), True))
+    measured = bool(n.get("training_mode", 0))
+    return Cost("norm", (), operators.normalisation_ops(math.prod(shape), channels, measured=measured))
 
 
-def norm(n: Node, rows: int, affine: bool = True) -> Cost:
-    return Cost("norm", (), operators.normalisation_ops(math.prod(n.shape(0)), rows, True, affine))
+def norm(n: Node, rows: int, scale: bool = True, shift: bool = True, centred: bool = True) -> Cost:
+    return Cost("norm", (), operators.normalisation_ops(math.prod(n.shape(0)), rows, scale, shift, centred=centred))
+
+
+def _rows(n: Node) -> int:
+    shape = n.shape(0)
+    return math.prod(shape[: n.get("axis", -1) % max(1, len(shape))])
 
 
 @rule("LayerNormalization")
@@ -92,21 +98,15 @@ def _layer_norm(n: Node) -> Cost:
     axis = n.get("axis", -1) % max(1, len(shape))
     fits = n.shape(1)
     if operators.broadcast(fits, shape[axis:]) != shape[axis:]:
-        raise ShapeError(f"layer norm over {operators._x(fits)} does not fit the input {operators._x(shape)}")
-    return norm(n, math.prod(shape[:axis]))
+        raise ShapeError(f"layer norm over {shape_text(fits)} does not fit the input {shape_text(shape)}")
+    return norm(n, _rows(n), shift=n.has(2))
 
 
-@rule("RMSNormalization", "SimplifiedLayerNormalization")
-def _rms_norm(n: Node) -> Cost:
-    """x / sqrt(mean of squares + eps), then the scale."""
-    shape = n.shape(0)
-    rows, elements = math.prod(shape[: n.get("axis", -1) % max(1, len(shape))]), math.prod(shape)
-    return Cost("norm", (), {"mul": 3 * elements, "add": elements, "sqrt": rows, "div": 2 * rows})
-
-
+RULES["RMSNormalization"] = lambda n: norm(n, _rows(n), shift=False, centred=False)
+RULES["SimplifiedLayerNormalization"] = RULES["RMSNormalization"]
 RULES["InstanceNormalization"] = lambda n: norm(n, math.prod(n.shape(0)[:2]))
 RULES["GroupNormalization"] = lambda n: norm(n, n.shape(0)[0] * n.get("num_groups", 1))
-RULES["MeanVarianceNormalization"] = lambda n: norm(n, n.shape(0)[1] if len(n.shape(0)) > 1 else 1, False)
+RULES["MeanVarianceNormalization"] = lambda n: norm(n, n.shape(0)[1] if len(n.shape(0)) > 1 else 1, False, False)
 RULES["LRN"] = lambda n: Cost("norm", (), operators.response_norm_ops(math.prod(n.shape(0)), n.get("size", 1)))
 
 
@@ -114,97 +114,103 @@ RULES["LRN"] = lambda n: Cost("norm", (), operators.response_norm_ops(math.prod(
 def _lp_norm(n: Node) -> Cost:
     shape = n.shape(0)
     elements, rows = math.prod(shape), math.prod(shape) // max(1, shape[n.get("axis", -1)] if shape else 1)
-    return Cost("norm", (), {"mul": elements, "add": elements - rows, "sqrt": rows, "div": elements})
+    ops = operators.vector_norm_ops(elements, rows, n.get("p", 2))
+    return Cost("norm", (), operators.sum_of(ops, {"div": elements}))
 
 
-ACTIVATIONS: dict[str, dict[str, int]] = {
-    "Relu": ACTIVATION_OPS["relu"], "LeakyRelu": ACTIVATION_OPS["leaky_relu"], "PRelu": ACTIVATION_OPS["leaky_relu"],
-    "Sigmoid": ACTIVATION_OPS["sigmoid"], "Tanh": ACTIVATION_OPS["tanh"], "Elu": ACTIVATION_OPS["elu"],
-    "Celu": ACTIVATION_OPS["elu"], "Selu": ACTIVATION_OPS["elu"], "Softplus": ACTIVATION_OPS["softplus"],
-    "HardSigmoid": ACTIVATION_OPS["hardsigmoid"], "HardSwish": ACTIVATION_OPS["hardswish"], "Gelu": ACTIVATION_OPS["gelu"],
-    "Swish": ACTIVATION_OPS["silu"], "QuickGelu": ACTIVATION_OPS["silu"], "Softsign": {"add": 1, "compare": 1, "div": 1},
-    "Mish": {"exp": 3, "add": 3, "div": 1, "mul": 1}, "ThresholdedRelu": {"compare": 1}, "Shrink": {"compare": 2, "add": 1},
-    "BiasGelu": {**ACTIVATION_OPS["gelu"], "add": 3}, "FastGelu": {"exp": 1, "add": 3, "div": 1, "mul": 4},
-    "SwiGLU": {"exp": 1, "add": 1, "div": 1, "mul": 2},
-    "QLinearSigmoid": ACTIVATION_OPS["sigmoid"], "QLinearLeakyRelu": ACTIVATION_OPS["leaky_relu"],
+# ONNX's activations by the names that `operators` knows.
+ACTIVATIONS: dict[str, str] = {
+    "Relu": "relu", "LeakyRelu": "leaky_relu", "PRelu": "prelu", "Sigmoid": "sigmoid", "Tanh": "tanh", "Elu": "elu",
+    "Celu": "celu", "Selu": "selu", "Softplus": "softplus", "HardSigmoid": "hardsigmoid", "HardSwish": "hardswish",
+    "Gelu": "gelu", "QuickGelu": "quick_gelu", "Softsign": "softsign", "Mish": "mish", "ThresholdedRelu": "threshold",
+    "Shrink": "softshrink", "SwiGLU": "swiglu", "QLinearSigmoid": "sigmoid", "QLinearLeakyRelu": "leaky_relu",
 }  # fmt: skip
 
 
-@rule("Softmax", "LogSoftmax", "Hardmax", "QLinearSoftmax", "BiasSoftmax", "SoftmaxCrossEntropyLoss")
+@rule("BiasGelu", "FastGelu")
+def _biased_gelu(n: Node) -> Cost:
+    elements = math.prod(n.output())
+    bias = {"add": elements} if n.has(1) else {}
+    return Cost("activation", (), operators.sum_of(operators.activation_ops("gelu", elements), bias))
+
+
+@rule("Swish")
+def _swish(n: Node) -> Cost:
+    """x · sigmoid(αx)."""
+    name = "silu" if n.get("alpha", 1.0) == 1 else "quick_gelu"
+    return Cost("activation", (), operators.activation_ops(name, math.prod(n.output())))
+
+
+@rule("Softmax", "LogSoftmax", "Hardmax", "QLinearSoftmax", "BiasSoftmax")
 def _softmax(n: Node) -> Cost:
     """Up to opset 12 all axes from `axis` on are one; from 13 on it is the one axis."""
     shape, opset = n.shape(0), n.opset if n.domain == "" else 13
     elements = math.prod(shape)
-    loss = n.op == "SoftmaxCrossEntropyLoss"
-    axis = 1 if loss else n.get("axis", 1 if opset < 13 else -1)
+    axis = n.get("axis", 1 if opset < 13 else -1)
     if shape and not -len(shape) <= axis < len(shape):
-        raise ShapeError(f"has no axis {axis} (input {operators._x(shape)})")
-    length = math.prod(shape[axis:]) if opset < 13 and not loss else shape[axis] if shape else 1
+        raise ShapeError(f"has no axis {axis} (input {shape_text(shape)})")
+    length = math.prod(shape[axis:]) if opset < 13 else shape[axis] if shape else 1
+    rows = elements // max(1, length)
     if n.op == "Hardmax":
-        return Cost("softmax", (), {"compare": elements})
-    return Cost("softmax", (), operators.softmax_ops(elements, elements // max(1, length)))
+        return Cost("softmax", (), operators.reduction_ops("argmax", elements, rows))
+    bias = {"add": elements} if n.op == "BiasSoftmax" else {}
+    return Cost("softmax", (), operators.sum_of(operators.softmax_ops(elements, rows), bias))
 
 
-@rule("MaxPool", "AveragePool", "LpPool", "QLinearAveragePool", "NhwcMaxPool")
+@rule("SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss")
+def _loss(n: Node) -> Cost:
+    """Classes are the second axis; the targets, the second input, have no such axis."""
+    elements, rows = math.prod(n.shape(0)), math.prod(n.shape(1))
+    likelihood = operators.log_likelihood_ops(rows, math.prod(n.output()), n.get("reduction", "mean") == "mean")
+    if n.op == "NegativeLogLikelihoodLoss":
+        return Cost("elementwise", (), likelihood)
+    return Cost("softmax", (), operators.sum_of(operators.softmax_ops(elements, rows), likelihood))
+
+
+POOLS = {
+    "MaxPool": "max", "NhwcMaxPool": "max", "AveragePool": "mean", "QLinearAveragePool": "mean", "LpPool": "norm",
+    "GlobalMaxPool": "max", "GlobalAveragePool": "mean", "QLinearGlobalAveragePool": "mean", "GlobalLpPool": "norm",
+}  # fmt: skip
+
+
+@rule(*POOLS)
 def _pool(n: Node) -> Cost:
-    elements, window = math.prod(n.output()), math.prod(n.get("kernel_shape", ()))
-    extra = elements * max(window - 1, 0)
-    ops = {"compare": extra} if "Max" in n.op else {"add": extra, "div": elements}
-    if n.op == "LpPool":
-        ops = {"mul": elements * window, "add": extra, "exp": elements}
-    return Cost("pool", (), ops)
-
-
-@rule("GlobalMaxPool", "GlobalAveragePool", "GlobalLpPool", "QLinearGlobalAveragePool")
-def _global_pool(n: Node) -> Cost:
-    reads, elements = math.prod(n.shape(0)), math.prod(n.output())
-    if "Max" in n.op:
-        return Cost("pool", (), {"compare": reads - elements})
-    ops = {"mul": reads, "exp": elements} if "Lp" in n.op else {"div": elements}
-    return Cost("pool", (), {"add": reads - elements, **ops})
+    elements = math.prod(n.output())
+    reads = math.prod(n.shape(0)) if "Global" in n.op else elements * math.prod(n.get("kernel_shape", ()))
+    return Cost("pool", (), operators.pool_ops(POOLS[n.op], reads, elements, n.get("p", 2)))
 
 
 RULES["MaxUnpool"] = lambda n: Cost("pool")
 
 # ---- everything else ------------------------------------------------------------------------------------------------
 
-# The arithmetic of one output element.
-ELEMENTWISE: dict[str, dict[str, int]] = {
-    **dict.fromkeys(("Add", "Sub", "Neg", "Abs", "Round", "Floor", "Ceil", "Sign", "QLinearAdd", "NegativeLogLikelihoodLoss"),
-                    {"add": 1}),
-    **dict.fromkeys(("Mul", "QLinearMul"), {"mul": 1}),
-    **dict.fromkeys(("Div", "Reciprocal", "Mod"), {"div": 1}),
-    **dict.fromkeys(
-        ("Exp", "Log", "Pow", "Erf", "Sin", "Cos", "Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh",
-         "HannWindow", "HammingWindow", "BlackmanWindow"),
-        {"exp": 1},
-    ),
-    "Sqrt": {"sqrt": 1},
-    **dict.fromkeys(
-        ("Clip", "Where", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Xor", "Not", "IsNaN",
-         "IsInf", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitwiseNot", "BitShift", "Trilu", "Bernoulli", "QLinearWhere"),
-        {"compare": 1},
-    ),
-    "QuantizeLinear": {"div": 1, "add": 2, "compare": 2},  # scale, round, shift, saturate
-    "DequantizeLinear": {"add": 1, "mul": 1},
+# ONNX's operators by the names that `operators` knows: those that map elements, and those that reduce them.
+ELEMENTWISE: dict[str, str] = {
+    "Add": "add", "Sub": "sub", "Neg": "neg", "Abs": "abs", "Round": "round", "Floor": "floor", "Ceil": "ceil", "Sign": "sign",
+    "QLinearAdd": "add", "Mul": "mul", "QLinearMul": "mul", "Div": "div", "Reciprocal": "reciprocal", "Mod": "fmod",
+    "Exp": "exp", "Log": "log", "Erf": "erf", "Sin": "sin", "Cos": "cos", "Tan": "tan", "Asin": "asin", "Acos": "acos",
+    "Atan": "atan", "Sinh": "sinh", "Cosh": "cosh", "Asinh": "asinh", "Acosh": "acosh", "Atanh": "atanh", "HannWindow": "cos",
+    "HammingWindow": "cos", "BlackmanWindow": "cos", "Sqrt": "sqrt", "Where": "where", "QLinearWhere": "where", "Equal": "eq",
+    "Greater": "gt", "GreaterOrEqual": "ge", "Less": "lt", "LessOrEqual": "le", "And": "logical_and", "Or": "logical_or",
+    "Xor": "logical_xor", "Not": "logical_not", "IsNaN": "isnan", "IsInf": "isinf", "BitwiseAnd": "bitwise_and",
+    "BitwiseOr": "bitwise_or", "BitwiseXor": "bitwise_xor", "BitwiseNot": "bitwise_not", "BitShift": "__lshift__",
+    "Trilu": "triu", "QuantizeLinear": "quantize", "DequantizeLinear": "dequantize",
+    "DynamicQuantizeLinear": "dynamic_quantize", "RotaryEmbedding": "rotary_embedding",
 }  # fmt: skip
-# The arithmetic of one input element.
-REDUCTIONS: dict[str, dict[str, int]] = {
-    **dict.fromkeys(("ReduceSum", "ReduceMean", "ReduceL1", "ReduceLogSum", "CumSum", "QLinearReduceMean"), {"add": 1}),
-    **dict.fromkeys(("ReduceProd", "CumProd"), {"mul": 1}),
-    **dict.fromkeys(("ReduceL2", "ReduceSumSquare"), {"add": 1, "mul": 1}),
-    "ReduceLogSumExp": {"exp": 1, "add": 1},
-    **dict.fromkeys(("ReduceMax", "ReduceMin", "ArgMax", "ArgMin", "TopK"), {"compare": 1}),
-    "DynamicQuantizeLinear": {"compare": 4, "div": 1, "add": 2},  # the range, then as QuantizeLinear
-}
+REDUCTIONS: dict[str, str] = {
+    "ReduceSum": "sum", "ReduceMean": "mean", "QLinearReduceMean": "mean", "ReduceProd": "prod", "ReduceMax": "amax",
+    "ReduceMin": "amin", "ArgMax": "argmax", "ArgMin": "argmin", "TopK": "topk", "ReduceLogSum": "log_sum",
+    "ReduceLogSumExp": "logsumexp", "ReduceSumSquare": "sum_square",
+}  # fmt: skip
+CUMULATIVE: dict[str, str] = {"CumSum": "cumsum", "CumProd": "cumprod"}
 VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Shape", "Size", "BitCast"}
 COPIES = {
-    "Cast", "CastLike", "CenterCropPad", "Col2Im", "Compress", "Concat", "Constant", "ConstantOfShape", "DepthToSpace",
-    "Expand", "EyeLike", "Gather", "GatherElements", "GatherND", "NonZero", "OneHot", "Pad", "QLinearConcat", "RandomNormal",
-    "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Range", "ReverseSequence", "Scatter", "ScatterElements",
-    "ScatterND", "Slice", "SpaceToDepth", "Split", "TensorScatter", "Tile", "Transpose",
-    "SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceErase", "SequenceAt", "SequenceLength",
-    "SplitToSequence", "ConcatFromSequence", "Optional", "OptionalGetElement", "OptionalHasElement",
+    "Bernoulli", "Cast", "CastLike", "CenterCropPad", "Col2Im", "Compress", "Concat", "ConcatFromSequence", "Constant",
+    "ConstantOfShape", "DepthToSpace", "Expand", "EyeLike", "Gather", "GatherElements", "GatherND", "Multinomial", "NonZero",
+    "OneHot", "Optional", "OptionalGetElement", "OptionalHasElement", "Pad", "QLinearConcat", "RandomNormal",
+    "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Range", "ReverseSequence", "Scatter", "SequenceAt",
+    "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceLength", "Slice", "SpaceToDepth",
+    "Split", "SplitToSequence", "TensorScatter", "Tile", "Transpose",
 }  # fmt: skip
 RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
 
@@ -213,7 +219,7 @@ RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLik
 def _reshape(n: Node) -> Cost:
     before, after = n.shape(0), n.output()
     if math.prod(before) != math.prod(after):
-        raise ShapeError(f"cannot make {operators._x(after)} of {operators._x(before)}")
+        raise ShapeError(f"cannot make {shape_text(after)} of {shape_text(before)}")
     return Cost("view")
 
 
@@ -230,14 +236,39 @@ def _dropout(n: Node) -> Cost:
     training = n.data(2)
     if training is None or not training.any():
         return Cost("view")
-    return Cost("elementwise", (), {"mul": math.prod(n.shape(0)), "compare": math.prod(n.shape(0))})
+    return Cost("elementwise", (), operators.dropout_ops(math.prod(n.shape(0))))
 
 
 @rule("Max", "Min", "Sum", "Mean")
 def _variadic(n: Node) -> Cost:
-    elements = math.prod(n.output())
-    ops = {"compare" if n.op in ("Max", "Min") else "add": (len(n.inputs) - 1) * elements}
-    return Cost("elementwise", (), ops | ({"div": elements} if n.op == "Mean" else {}))
+    """The reduction of several tensors to one."""
+    elements, name = math.prod(n.output()), {"Max": "amax", "Min": "amin", "Sum": "sum", "Mean": "mean"}[n.op]
+    return Cost("elementwise", (), operators.reduction_ops(name, len(n.inputs) * elements, elements))
+
+
+@rule("Clip")
+def _clip(n: Node) -> Cost:
+    """Its bounds were attributes before opset 11."""
+    bounds = sum(n.has(i) or name in n.attributes for i, name in ((1, "min"), (2, "max")))
+    return Cost("elementwise", (), operators.clamp_ops(math.prod(n.output()), bounds))
+
+
+@rule("Pow")
+def _power(n: Node) -> Cost:
+    exponent = n.data(1)
+    known = float(exponent.reshape(-1)[0]) if exponent is not None and exponent.size == 1 else None
+    return Cost("elementwise", (), operators.power_ops(math.prod(n.output()), known))
+
+
+@rule("ReduceL1", "ReduceL2")
+def _vector_norm(n: Node) -> Cost:
+    return Cost("elementwise", (), operators.vector_norm_ops(math.prod(n.shape(0)), math.prod(n.output()), int(n.op[-1])))
+
+
+@rule("ScatterElements", "ScatterND")
+def _scatter(n: Node) -> Cost:
+    ops = operators.scatter_ops(math.prod(n.shape(2)), n.get("reduction", "none"))
+    return Cost("elementwise" if ops else "copy", (), ops)
 
 
 @rule("Resize", "Upsample", "GridSample")
@@ -248,14 +279,14 @@ def _interpolate(n: Node) -> Cost:
     if mode == "nearest":
         return Cost("copy")
     axes = len(x) - 2 if n.op == "GridSample" else sum(a != b for a, b in zip(x, out, strict=True))
-    points, elements = (4 if "cubic" in mode else 2) ** axes, math.prod(out)
-    return Cost("elementwise", (), {"mul": points * elements, "add": (points - 1) * elements})
+    ops = operators.interpolation_ops(math.prod(out), (4 if "cubic" in mode else 2) ** axes)
+    return Cost("elementwise", (), ops)
 
 
-@rule("RotaryEmbedding")
-def _rotary(n: Node) -> Cost:
-    elements = math.prod(n.shape(0))
-    return Cost("elementwise", (), {"mul": 2 * elements, "add": elements})
+@rule("AffineGrid")
+def _affine_grid(n: Node) -> Cost:
+    """Each coordinate from all coordinates and 1."""
+    return Cost("elementwise", (), operators.interpolation_ops(math.prod(n.output()), n.shape(0)[2]))
 
 
 def cost(n: Node) -> Cost | None:
@@ -268,13 +299,14 @@ def cost(n: Node) -> Cost | None:
     if n.op in COPIES:
         return Cost("copy")
     if n.op in ACTIVATIONS:
-        return Cost("activation", (), times(ACTIVATIONS[n.op], math.prod(n.output())))
+        return Cost("activation", (), operators.activation_ops(ACTIVATIONS[n.op], math.prod(n.output())))
     if n.op in ELEMENTWISE:
-        return Cost("elementwise", (), times(ELEMENTWISE[n.op], math.prod(n.output())))
+        return Cost("elementwise", (), operators.elementwise_ops(ELEMENTWISE[n.op], math.prod(n.output())))
+    if n.op in CUMULATIVE:
+        return Cost("elementwise", (), operators.times(operators.CUMULATIVE[CUMULATIVE[n.op]], math.prod(n.output())))
     if n.op in REDUCTIONS:
-        ops = times(REDUCTIONS[n.op], math.prod(n.shape(0)))
-        extra = {"ReduceMean": "div", "QLinearReduceMean": "div", "ReduceL2": "sqrt", "ReduceLogSum": "exp"}.get(n.op)
-        return Cost("elementwise", (), ops | ({extra: math.prod(n.output())} if extra else {}))
+        reduced = operators.reduction_ops(REDUCTIONS[n.op], math.prod(n.shape(0)), math.prod(n.output()))
+        return Cost("elementwise", (), reduced)
     return None
 
 

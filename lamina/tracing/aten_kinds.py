@@ -6,10 +6,14 @@ Whatever is in none of the tables is unknown, and listed as such.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from lamina import operators
-from lamina.operators import ACTIVATION_OPS, ELEMENTWISE, REDUCTIONS, times
+from lamina.operators import ACTIVATIONS, CUMULATIVE, ELEMENTWISE, REDUCTIONS, Shape
 from lamina.tracing.values import tensors
 from lamina.workload import Kind, Loops
 
@@ -35,77 +39,219 @@ COPIES = {
     "rot90", "max_unpool2d", "max_unpool3d", "_pack_padded_sequence", "logspace", "lift_fresh_copy", "fill_diagonal",
     "block_diag", "hann_window", "_efficientzerotensor", "resize",
 }  # fmt: skip
-SCATTERED = {"index_add", "scatter_add", "scatter_reduce", "index_reduce", "_embedding_bag", "_embedding_bag_forward_only"}
-NORMS = {
-    "native_batch_norm": True, "_native_batch_norm_legit": True, "_native_batch_norm_legit_no_training": False,
-    "cudnn_batch_norm": True, "native_layer_norm": True, "native_group_norm": True, "_fused_rms_norm": True, "batch_norm": True,
-    "_batch_norm_with_update": True, "_batch_norm_no_update": False,
-}  # fmt: skip
-POOLS = {
-    "max_pool2d_with_indices": "compare", "max_pool3d_with_indices": "compare", "avg_pool2d": "add", "avg_pool3d": "add",
-    "avg_pool1d": "add", "_adaptive_avg_pool2d": "add", "_adaptive_avg_pool3d": "add", "adaptive_max_pool2d": "compare",
-    "adaptive_max_pool3d": "compare", "fractional_max_pool2d": "compare", "fractional_max_pool3d": "compare",
-}  # fmt: skip
-# Interpolation: the values that one output is made of.
-TAPS = {
-    "upsample_linear1d": 2, "upsample_bilinear2d": 4, "upsample_trilinear3d": 8, "upsample_bicubic2d": 16,
-    "grid_sampler_2d": 4, "grid_sampler_3d": 8,
-}  # fmt: skip
+Cost = tuple[Kind, tuple[Loops, ...], dict[str, int]]
+# Activations that ATen calls otherwise than `operators` does.
+ACTIVATION_NAMES = {"_prelu_kernel": "prelu", "rrelu_with_noise": "rrelu", "log_sigmoid_forward": "log_sigmoid"}
 
 
-def classify(name: str, args: Any, result: Any) -> tuple[Kind, tuple[Loops, ...], dict[str, int]]:
+@dataclass(slots=True)
+class Call:
+    """One call of an operator, with the shapes of its tensors."""
+
+    name: str
+    args: Sequence[Any]
+    kwargs: dict[str, Any]
+    given: list[Shape]
+    outputs: list[Shape]
+
+    @property
+    def size(self) -> int:
+        """The elements of the first tensor that is given."""
+        return math.prod(self.given[0]) if self.given else 0
+
+    @property
+    def elements(self) -> int:
+        """The elements of the first output."""
+        return math.prod(self.outputs[0]) if self.outputs else 0
+
+    def arg(self, place: int, default: Any = None) -> Any:
+        return self.args[place] if place < len(self.args) else default
+
+
+RULES: dict[str, Callable[[Call], Cost]] = {}
+
+
+def rule(*names: str) -> Callable[[Callable[[Call], Cost]], Callable[[Call], Cost]]:
+    def register(function: Callable[[Call], Cost]) -> Callable[[Call], Cost]:
+        RULES.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+def classify(name: str, args: Any, kwargs: dict[str, Any], result: Any) -> Cost:
     """Kind, loops and other arithmetic of an operator that is known by name; kind "other" is unknown."""
     name = name.removesuffix("_") if not name.endswith("__") else name
-    outputs = list(tensors(result))
-    elements = outputs[0].numel() if outputs else 0
-    given = [tuple(x.shape) for x in tensors(args)]
-    size = math.prod(given[0]) if given else 0
+    call = Call(
+        name, args, kwargs, [tuple(x.shape) for x in tensors((args, kwargs))], [tuple(x.shape) for x in tensors(result)]
+    )
     if "scaled_dot_product" in name:
-        q, k, v = (tuple(x.shape) for x in args[:3])
-        _, nests = operators.attention(q, k, v)
-        return "matmul", nests, operators.softmax_ops(math.prod(q[:-1]) * k[-2], math.prod(q[:-1]))
-    if name in ACTIVATION_OPS:
-        return "activation", (), times(ACTIVATION_OPS[name], elements)
+        return _attention(call)
+    if name in RULES:
+        return RULES[name](call)
+    activation = ACTIVATION_NAMES.get(name, name)
+    if activation in ACTIVATIONS:
+        return "activation", (), operators.activation_ops(activation, call.elements)
     if name in ELEMENTWISE:
-        return "elementwise", (), times(ELEMENTWISE[name], elements)
+        return "elementwise", (), operators.elementwise_ops(name, call.elements)
+    if name in CUMULATIVE:
+        return "elementwise", (), operators.times(CUMULATIVE[name], call.elements)
     if name in REDUCTIONS:
-        ops = times(REDUCTIONS[name], size)
-        return "elementwise", (), ops | ({"div": elements} if name in ("mean", "var", "var_mean", "std") else {})
-    if name in ("_softmax", "_log_softmax", "_safe_softmax"):
-        rows = size // max(1, args[0].shape[args[1]] if args[0].dim() else 1)
-        return "softmax", (), operators.softmax_ops(size, rows)
-    if name in NORMS:
-        statistics = outputs[1].numel() if len(outputs) > 1 and outputs[1].numel() else args[0].shape[1]
-        return "norm", (), operators.normalisation_ops(size, statistics, NORMS[name], True)
-    if name in POOLS:
-        axes = 0 if "adaptive" in name else int(next(c for c in name if c.isdigit()))
-        window = math.prod(operators.per_axis(args[1], axes)) if axes and "fractional" not in name else 0
-        return "pool", (), {POOLS[name]: elements * (window - 1) if window else max(size - elements, 0)}
-    if name in TAPS:
-        return "elementwise", (), {"mul": TAPS[name] * elements, "add": (TAPS[name] - 1) * elements}
-    if name in ("_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa"):  # the window grows as the picture shrinks
-        reach = 2 if "bicubic" in name else 1
-        taps = [2 * math.ceil(reach * max(1, n / m)) + 1 for n, m in zip(given[0][-2:], outputs[0].shape[-2:], strict=True)]
-        return "elementwise", (), {"mul": sum(taps) * elements, "add": sum(taps) * elements}
-    if name in ("_fft_c2c", "_fft_r2c", "_fft_c2r"):
-        return "elementwise", (), _fft_ops(max(size, elements), [max(given[0][d], outputs[0].shape[d]) for d in args[1]])
-    if name in ("_cdist_forward", "_pdist_forward"):
-        return "elementwise", (), {"add": 2 * elements * given[0][-1], "mul": elements * given[0][-1]}
-    if name in SCATTERED:
-        return "embedding" if "embedding" in name else "elementwise", (), {"add": max(x.numel() for x in tensors(args))}
-    if name in ("native_dropout", "dropout"):
-        return "elementwise", (), {"mul": size, "compare": size}
-    if name in ("embedding", "embedding_renorm"):
-        return "embedding", (), {}
+        return "elementwise", (), operators.reduction_ops(name, call.size, call.elements)
     if name in VIEWS:
         return "view", (), {}
-    if name in COPIES:
-        return "copy", (), {}
-    return "other", (), {}
+    return ("copy" if name in COPIES else "other"), (), {}
 
 
-def _fft_ops(elements: int, lengths: list[int]) -> dict[str, int]:
-    """The textbook's radix-2 transform: per axis of length L, L/2·log2 L butterflies of four real products and six sums,
-    for a real or a complex tensor (a library may do with fewer)."""
-    stages = sum(max(1, math.ceil(math.log2(n))) if n > 1 else 0 for n in lengths)
-    return {"mul": 2 * elements * stages, "add": 3 * elements * stages}
+def _attention(c: Call) -> Cost:
+    """Of fused kernels: query, key and value, then a mask as some of them take it."""
+    q, k, v = (tuple(x.shape) for x in c.args[:3])
+    mask = any(isinstance(x, Tensor) and tuple(x.shape[-2:]) == (q[-2], k[-2]) for x in (*c.args[3:], *c.kwargs.values()))
+    return "matmul", operators.attention(q, k, v)[1], operators.attention_ops(q, k[-2], mask)
+
+
+@rule("elu")
+def _elu(c: Call) -> Cost:
+    """SELU is ELU with a scale."""
+    return "activation", (), operators.activation_ops("selu" if c.arg(2, 1) != 1 else "elu", c.elements)
+
+
+@rule("clamp")
+def _clamp(c: Call) -> Cost:
+    bounds = sum(x is not None for x in c.args[1:3])
+    return "elementwise", (), operators.clamp_ops(c.elements, bounds or 1)  # by keyword: one
+
+
+@rule("pow")
+def _power(c: Call) -> Cost:
+    exponent = c.arg(1)
+    known = isinstance(exponent, (int, float)) and isinstance(c.args[0], Tensor)
+    return "elementwise", (), operators.power_ops(c.elements, exponent if known else None)
+
+
+@rule("norm", "linalg_vector_norm")
+def _vector_norm(c: Call) -> Cost:
+    order = c.arg(1, 2)
+    ops = operators.vector_norm_ops(c.size, c.elements, 2 if order is None else float(order))
+    return "elementwise", (), ops
+
+
+@rule("nll_loss_forward", "nll_loss2d_forward")
+def _log_likelihood(c: Call) -> Cost:
+    return "elementwise", (), operators.log_likelihood_ops(math.prod(c.given[1]), c.elements, c.arg(3, 1) == 1)
+
+
+@rule("_softmax", "_log_softmax", "_safe_softmax")
+def _softmax(c: Call) -> Cost:
+    length = c.given[0][c.args[1]] if c.given[0] else 1
+    return "softmax", (), operators.softmax_ops(c.size, c.size // max(1, length))
+
+
+# Norms: whether they measure what they norm by, where no argument says so, and the places of scale and shift.
+NORMS: dict[str, tuple[bool, int, int]] = {
+    **dict.fromkeys(
+        ("native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm", "batch_norm", "_batch_norm_with_update",
+         "native_group_norm"),
+        (True, 1, 2),
+    ),
+    **dict.fromkeys(("_native_batch_norm_legit_no_training", "_batch_norm_no_update"), (False, 1, 2)),
+    "native_layer_norm": (True, 2, 3),
+}  # fmt: skip
+
+
+@rule(*NORMS)
+def _norm(c: Call) -> Cost:
+    measured, scale, shift = NORMS[c.name]
+    measured = next((x for x in c.args if isinstance(x, bool)), measured)  # the first setting that is one: training
+    found = math.prod(c.outputs[1]) if len(c.outputs) > 1 else 0
+    statistics = found or c.given[0][1]
+    ops = operators.normalisation_ops(c.size, statistics, c.arg(scale) is not None, c.arg(shift) is not None, measured)
+    return "norm", (), ops
+
+
+@rule("_fused_rms_norm")
+def _rms_norm(c: Call) -> Cost:
+    rows = c.size // max(1, math.prod(c.args[1]))
+    return "norm", (), operators.normalisation_ops(c.size, rows, c.arg(2) is not None, shift=False, centred=False)
+
+
+@rule("max_pool2d_with_indices", "max_pool3d_with_indices", "fractional_max_pool2d", "fractional_max_pool3d")
+def _max_pool(c: Call) -> Cost:
+    window = math.prod(operators.per_axis(c.args[1], 3 if "3d" in c.name else 2))
+    return "pool", (), operators.pool_ops("max", c.elements * window, c.elements)
+
+
+@rule("avg_pool1d", "avg_pool2d", "avg_pool3d")
+def _average_pool(c: Call) -> Cost:
+    window = math.prod(operators.per_axis(c.args[1], int(c.name[-2])))
+    return "pool", (), operators.pool_ops("mean", c.elements * window, c.elements, divided=c.arg(6) != 1)
+
+
+@rule("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_max_pool2d", "adaptive_max_pool3d")
+def _adaptive_pool(c: Call) -> Cost:
+    reads = operators.adaptive_reads(c.given[0], c.outputs[0][-int(c.name[-2]) :])
+    return "pool", (), operators.pool_ops("max" if "max" in c.name else "mean", reads, c.elements)
+
+
+# Interpolation: the values that one output is made of.
+POINTS = {"upsample_linear1d": 2, "upsample_bilinear2d": 4, "upsample_trilinear3d": 8, "upsample_bicubic2d": 16}
+
+
+@rule(*POINTS)
+def _interpolate(c: Call) -> Cost:
+    return "elementwise", (), operators.interpolation_ops(c.elements, POINTS[c.name])
+
+
+@rule("grid_sampler_2d", "grid_sampler_3d")
+def _grid_sample(c: Call) -> Cost:
+    """By mode: linear, nearest, cubic."""
+    points = {0: 2, 1: 1, 2: 4}[c.arg(2, 0)] ** int(c.name[-2])
+    return ("elementwise", (), operators.interpolation_ops(c.elements, points)) if points > 1 else ("copy", (), {})
+
+
+@rule("_upsample_bilinear2d_aa", "_upsample_bicubic2d_aa")
+def _antialiased(c: Call) -> Cost:
+    """The window grows as the image shrinks."""
+    reach = 2 if "bicubic" in c.name else 1
+    taps = [2 * math.ceil(reach * max(1, n / m)) + 1 for n, m in zip(c.given[0][-2:], c.outputs[0][-2:], strict=True)]
+    return "elementwise", (), {"mul": sum(taps) * c.elements, "add": sum(taps) * c.elements}
+
+
+@rule("affine_grid_generator")
+def _affine_grid(c: Call) -> Cost:
+    return "elementwise", (), operators.interpolation_ops(c.elements, c.given[0][-1])  # each coordinate from all, and 1
+
+
+@rule("_fft_c2c", "_fft_r2c", "_fft_c2r")
+def _transform(c: Call) -> Cost:
+    lengths = [max(c.given[0][axis], c.outputs[0][axis]) for axis in c.args[1]]
+    return "elementwise", (), operators.fft_ops(max(c.size, c.elements), lengths)
+
+
+@rule("_cdist_forward", "_pdist_forward")
+def _distances(c: Call) -> Cost:
+    order = c.arg(2 if c.name == "_cdist_forward" else 1, 2)
+    return "elementwise", (), operators.distance_ops(c.elements, c.given[0][-1], float(order))
+
+
+@rule("index_add", "scatter_add", "scatter_reduce", "index_reduce")
+def _scatter(c: Call) -> Cost:
+    reduce = next((x for x in c.args if isinstance(x, str)), "add")
+    return "elementwise", (), operators.scatter_ops(math.prod(c.given[-1]), reduce)
+
+
+@rule("_embedding_bag", "_embedding_bag_forward_only")
+def _embedding_bag(c: Call) -> Cost:
+    """The table, the words, and where each bag of them starts."""
+    mode = ("sum", "mean", "max")[c.arg(4, 0)]
+    return "embedding", (), operators.bag_ops(math.prod(c.given[1]), c.outputs[0][0], c.given[0][1], mode)
+
+
+@rule("native_dropout", "dropout")
+def _dropout(c: Call) -> Cost:
+    return "elementwise", (), operators.dropout_ops(c.size)
+
+
+@rule("embedding", "embedding_renorm")
+def _embedding(c: Call) -> Cost:
+    return "embedding", (), {}

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from lamina import operators
-from lamina.operators import ELEMENTWISE, REDUCTIONS, times
+from lamina.operators import elementwise_ops, reduction_ops
+from lamina.workload import Loops
 
 if TYPE_CHECKING:
     from lamina.tracing.tracer import Tracer
@@ -47,7 +48,7 @@ def _product(left: int, right: int) -> Callable[..., Any]:
 def _adding_batches(t: Tracer, base: Tensor, a: Tensor, b: Tensor, **_: Any) -> Any:
     """addbmm: the products of a batch, summed."""
     (groups, rows, inner), columns = a.shape, b.shape[2]
-    nest = operators.Loops(N=rows, M=columns, C=groups * inner)
+    nest = Loops(N=rows, M=columns, C=groups * inner)
     return t.new((rows, columns), a.dtype), "matmul", (nest,), {"add": rows * columns}
 
 
@@ -59,7 +60,7 @@ def _grouped(t: Tracer, a: Tensor, b: Tensor, offs: Tensor | None = None, *_: An
         raise operators.ShapeError(f"cannot multiply {x} by {w} in groups")
     groups = offs.shape[0] if offs is not None else 1
     shape = (x[-2], w[-1]) if len(x) != len(w) else (groups if len(x) == 2 else x[0], x[-2], w[-1])
-    nest = operators.Loops(N=x[-2], G=x[0] if len(x) == len(w) == 3 else 1, M=w[-1], C=x[-1])
+    nest = Loops(N=x[-2], G=x[0] if len(x) == len(w) == 3 else 1, M=w[-1], C=x[-1])
     return t.new(shape, options.get("out_dtype") or a.dtype), "matmul", (nest,), {}
 
 
@@ -89,9 +90,15 @@ def _pointwise(name: str) -> Callable[..., Any]:
         if len({x.dtype for x in tensors}) > 1 or not tensors[0].is_floating_point() or tensors[0].device.type != "meta":
             return NotImplemented
         shape = operators.broadcast(*(tuple(x.shape) for x in tensors))
-        return t.new(shape, tensors[0].dtype), "elementwise", (), times(ELEMENTWISE[name], math.prod(shape))
+        return t.new(shape, tensors[0].dtype), "elementwise", (), elementwise_ops(name, math.prod(shape))
 
     return pointwise
+
+
+def _power(t: Tracer, x: Tensor, exponent: Any, **kwargs: Any) -> Any:
+    if not x.is_floating_point() or x.device.type != "meta" or isinstance(exponent, complex):
+        return NotImplemented
+    return t.new(tuple(x.shape), x.dtype), "elementwise", (), operators.power_ops(x.numel(), exponent)
 
 
 def _reduction(name: str) -> Callable[..., Any]:
@@ -101,8 +108,7 @@ def _reduction(name: str) -> Callable[..., Any]:
         dims = range(x.dim()) if not dim else [d % x.dim() for d in ([dim] if isinstance(dim, int) else dim)]
         kept = [1 if i in dims else size for i, size in enumerate(x.shape) if keepdim or i not in dims]
         out = t.new(tuple(kept), x.dtype)
-        ops = times(REDUCTIONS[name], x.numel()) | ({"div": out.numel()} if name == "mean" else {})
-        return out, "elementwise", (), ops
+        return out, "elementwise", (), reduction_ops(name, x.numel(), out.numel())
 
     return reduction
 
@@ -133,7 +139,7 @@ RULES: dict[Any, Callable[..., Any]] = {
         getattr(aten, name).default: _pointwise(name)
         for name in ("neg", "abs", "exp", "log", "sqrt", "rsqrt", "reciprocal", "erf")
     },
-    aten.pow.Tensor_Scalar: _pointwise("pow"),
+    aten.pow.Tensor_Scalar: _power,
     aten.sum.dim_IntList: _reduction("sum"),
     aten.rand_like.default: _random_like,
     aten.randn_like.default: _random_like,

@@ -88,7 +88,7 @@ class MetaOps(TorchDispatchMode):
             found = rule(t, *args, **kwargs)
         if found is NotImplemented:
             result = _run(self, func, args, kwargs, on_meta)
-            found = (result, *classify(name, args, result))
+            found = (result, *classify(name, args, kwargs, result))
         result, kind, loops, ops = found
         if len(loops) == 1:
             a, b = (given if name in ("convolution", "mm", "bmm", "mv", "dot") else given[1:])[:2]

@@ -765,7 +765,7 @@ def test_files_that_lie(tmp_path: Path) -> None:
     stride = helper.make_node("Conv", ["x", "w"], ["y"], "first", strides=[0, 1])
     fails(tmp_path, model([stride], [x], ["y"], [w]), "strides, dilations and filter sizes are 1 or more", wrong_call=True)
     groups = helper.make_node("Conv", ["x", "w"], ["y"], "first", group=0)
-    fails(tmp_path, model([groups], [x], ["y"], [w]), "4 filters do not part into 0 groups", wrong_call=True)
+    fails(tmp_path, model([groups], [x], ["y"], [w]), "4 filters are not divisible into 0 groups", wrong_call=True)
 
 
 def test_graphs_that_are_none(tmp_path: Path) -> None:

@@ -455,7 +455,7 @@ def test_shape_errors_name_the_layer():
         trace(module, torch.empty(1, 1, 8, 8))
     with pytest.raises(InputError, match=r"^2 \(Linear\): takes 7 features, got 144"):
         trace(module, torch.empty(1, 3, 8, 8))
-    with pytest.raises(InputError, match="the picture is too small"):
+    with pytest.raises(InputError, match="the image is too small"):
         trace(module, torch.empty(1, 3, 2, 2))
 
 

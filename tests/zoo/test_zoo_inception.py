@@ -326,14 +326,14 @@ def test_the_smallest_image(name):
     """What the Config refuses is what does not run; it takes 75, and with the auxiliary head 299."""
     assert shapes(traced(name, 75))["c"][1:] == (1, 1)
     assemble(name, img_size=75)
-    with pytest.raises(InputError, match="the picture is too small"):
+    with pytest.raises(InputError, match="the image is too small"):
         traced(name, 74)
     for size in (74, 8, 1):
         with pytest.raises(ValueError, match=f"img_size {size} is too small: .* 75"):
             assemble(name, img_size=size)
     if FAMILY[name] is inception_v3:
         assert shapes(traced(name, 299, aux=True))["aux.conv1"] == (768, 1, 1)
-        with pytest.raises(InputError, match="the picture is too small"):
+        with pytest.raises(InputError, match="the image is too small"):
             traced(name, 298, aux=True)
         with pytest.raises(ValueError, match="img_size 298 is too small for the auxiliary head"):
             assemble(name, aux=True, img_size=298)

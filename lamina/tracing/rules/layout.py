@@ -43,7 +43,7 @@ def cat(t: Tracer, tensors, dim: int = 0, *, out=None, axis: int | None = None) 
     around = first[:place], first[place + 1 :]
     for shape in kinds:
         if len(shape) != len(first) or (shape[:place], shape[place + 1 :]) != around:
-            raise ShapeError(f"cannot concatenate {' and '.join(map(operators._x, shapes))} along axis {place}")
+            raise ShapeError(f"cannot concatenate {' and '.join(map(operators.shape_text, shapes))} along axis {place}")
     shape = (*around[0], sum(map(itemgetter(place), shapes)), *around[1])
     return t.emit("copy", "cat", parts, t.new(shape, parts[0].dtype), attributes={"dim": place})
 
@@ -65,7 +65,7 @@ def stack(t: Tracer, tensors, dim: int = 0, *, out=None) -> Any:
         return NotImplemented
     shapes = {tuple(x.shape) for x in parts}
     if len(shapes) > 1:
-        raise ShapeError(f"cannot stack {' and '.join(map(operators._x, sorted(shapes)))}")
+        raise ShapeError(f"cannot stack {' and '.join(map(operators.shape_text, sorted(shapes)))}")
     shape = list(shapes.pop())
     shape.insert(dim % (len(shape) + 1), len(parts))
     return t.emit("copy", "stack", parts, t.new(tuple(shape), parts[0].dtype), attributes={"dim": dim})
@@ -301,7 +301,8 @@ def topk(t: Tracer, input: Tensor, k: int, dim: int = -1, largest=True, sorted=T
         indices, attributes = _routing(t, tuple(shape), k, of)
     else:
         indices, attributes = t.new(tuple(shape), torch.int64), {"k": k, "of": of}
-    t.emit("elementwise", "topk", (input,), (values, indices), (), {"compare": input.numel()}, (indices,), attributes)
+    ops = operators.reduction_ops("topk", input.numel(), values.numel())
+    t.emit("elementwise", "topk", (input,), (values, indices), (), ops, (indices,), attributes)
     return torch.return_types.topk((values, indices))
 
 
@@ -310,7 +311,7 @@ def argmax(t: Tracer, input: Tensor, dim=None, keepdim: bool = False, *, out=Non
     if out is not None or not input.is_meta or dim is None or dim % input.dim() != input.dim() - 1:
         return NotImplemented
     indices, attributes = _routing(t, operators.reduced(tuple(input.shape), dim, keepdim), 1, input.shape[-1])
-    ops = {"compare": input.numel()}
+    ops = operators.reduction_ops("argmax", input.numel(), indices.numel())
     return t.emit("elementwise", "argmax", (input,), indices, (), ops, (), attributes)
 
 

@@ -30,8 +30,8 @@ def batch_norm(
     if expected is not None and expected.shape[0] != channels:
         raise ShapeError(f"expects {expected.shape[0]} channels, got {channels}")
     out = t.new(shape, input.dtype)
-    ops = operators.normalisation_ops(math.prod(shape), channels, training, weight is not None)
-    statistics = 2 * 4 * channels if training else 0  # mean and 1/deviation in fp32
+    ops = operators.normalisation_ops(math.prod(shape), channels, weight is not None, bias is not None, training)
+    statistics = operators.statistics_kept(channels) if training else 0
     return t.emit("norm", "batch_norm", (input, weight, bias), out, (), ops, (input, statistics), workspace=statistics)
 
 
@@ -43,8 +43,9 @@ def layer_norm(t: Tracer, input: Tensor, normalized_shape, weight=None, bias=Non
         raise ShapeError(f"layer norm over {inner} does not fit the input {shape}")
     out = t.new(shape, input.dtype)
     rows = math.prod(shape[: -len(inner)])
-    ops = operators.normalisation_ops(math.prod(shape), rows, True, weight is not None)
-    return t.emit("norm", "layer_norm", (input, weight, bias), out, (), ops, (input, 2 * 4 * rows), workspace=2 * 4 * rows)
+    ops = operators.normalisation_ops(math.prod(shape), rows, weight is not None, bias is not None)
+    kept = operators.statistics_kept(rows)
+    return t.emit("norm", "layer_norm", (input, weight, bias), out, (), ops, (input, kept), workspace=kept)
 
 
 @rule(F.local_response_norm)
@@ -65,8 +66,9 @@ def group_norm(t: Tracer, input: Tensor, num_groups: int, weight=None, bias=None
     if len(shape) < 2 or shape[1] % num_groups or (weight is not None and weight.shape[0] != shape[1]):
         raise ShapeError(f"group norm in {num_groups} groups does not fit the input {shape}")
     out, rows = t.new(shape, input.dtype), shape[0] * num_groups
-    ops = operators.normalisation_ops(math.prod(shape), rows, True, weight is not None)
-    return t.emit("norm", "group_norm", (input, weight, bias), out, (), ops, (input, 2 * 4 * rows), workspace=2 * 4 * rows)
+    ops = operators.normalisation_ops(math.prod(shape), rows, weight is not None, bias is not None)
+    kept = operators.statistics_kept(rows)
+    return t.emit("norm", "group_norm", (input, weight, bias), out, (), ops, (input, kept), workspace=kept)
 
 
 @rule(F.rms_norm, torch.rms_norm)
@@ -76,8 +78,9 @@ def rms_norm(t: Tracer, input: Tensor, normalized_shape, weight=None, eps=None) 
         raise ShapeError(f"RMS norm over {inner} does not fit the input {shape}")
     out, n = t.new(shape, input.dtype), math.prod(shape)
     rows = n // math.prod(inner)
-    ops = {"mul": (3 if weight is not None else 2) * n, "add": n, "sqrt": rows, "div": 2 * rows}
-    return t.emit("norm", "rms_norm", (input, weight), out, (), ops, (input, 4 * rows), workspace=4 * rows)
+    ops = operators.normalisation_ops(n, rows, weight is not None, shift=False, centred=False)
+    kept = operators.statistics_kept(rows, centred=False)
+    return t.emit("norm", "rms_norm", (input, weight), out, (), ops, (input, kept), workspace=kept)
 
 
 def _softmax(name: str) -> Callable[..., Any]:
@@ -101,7 +104,7 @@ def dropout(t: Tracer, input: Tensor, p: float = 0.5, training: bool = True, inp
         return input
     out = input if inplace else t.new(tuple(input.shape), input.dtype)
     n = input.numel()
-    return t.emit("elementwise", "dropout", (input,), out, (), {"mul": n, "compare": n}, (n,))  # a mask of one byte each
+    return t.emit("elementwise", "dropout", (input,), out, (), operators.dropout_ops(n), (operators.dropout_kept(n),))
 
 
 # ---- pooling ----------------------------------------------------------------------------------------------------
@@ -119,7 +122,7 @@ def _max_pool(axes: int) -> Callable[..., Any]:
         shape = operators.pooling(tuple(input.shape), kernel, steps, pads, per_axis(dilation, axes), ceil_mode)
         out = t.new(shape, input.dtype)
         n = math.prod(shape)
-        ops = {"compare": n * (math.prod(kernel) - 1)}
+        ops = operators.pool_ops("max", n * math.prod(kernel), n)
         attributes = {"kernel": kernel, "stride": steps, "padding": pads, "ceil": ceil_mode}
         return t.emit("pool", f"max_pool{axes}d", (input,), out, (), ops, (input, 8 * n), attributes, 8 * n)  # int64 indices
 
@@ -136,7 +139,7 @@ def _avg_pool(axes: int) -> Callable[..., Any]:
         shape = operators.pooling(tuple(input.shape), kernel, steps, pads, (1,) * axes, ceil_mode)
         out = t.new(shape, input.dtype)
         n = math.prod(shape)
-        ops = {"add": n * (math.prod(kernel) - 1)} | ({} if divisor_override == 1 else {"div": n})
+        ops = operators.pool_ops("mean", n * math.prod(kernel), n, divided=divisor_override != 1)
         attributes = {"kernel": kernel, "stride": steps, "padding": pads, "ceil": ceil_mode}
         return t.emit("pool", f"avg_pool{axes}d", (input,), out, (), ops, (input,), attributes)
 
@@ -156,9 +159,7 @@ def _adaptive_avg_pool(axes: int) -> Callable[..., Any]:
         wanted = (output_size,) * axes if isinstance(output_size, int) else tuple(output_size)
         sizes = tuple([before if size is None else size for before, size in zip(x[-axes:], wanted, strict=True)])
         out = t.new((*x[:-axes], *sizes), input.dtype)
-        windows = [operators.adaptive_reads(n, m) for n, m in zip(x[-axes:], sizes, strict=True)]
-        reads, n = math.prod(x[:-axes]) * math.prod(windows), math.prod(out.shape)
-        name, ops = f"adaptive_avg_pool{axes}d", {"add": reads - n, "div": n}
+        name, ops = f"adaptive_avg_pool{axes}d", operators.pool_ops("mean", operators.adaptive_reads(x, sizes), out.numel())
         saved = () if math.prod(sizes) == 1 else (input,)  # to one pixel torch takes the mean, which keeps nothing
         return t.emit("pool", name, (input,), out, (), ops, saved, {"output": sizes})
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lamina import operators
-from lamina.operators import ACTIVATION_OPS, ELEMENTWISE, REDUCTIONS, ShapeError, times
+from lamina.operators import KEEPS, KEPT_IN_PLACE, ShapeError, activation_ops, elementwise_ops
 from lamina.tracing.rules.table import RULES, rule
 
 if TYPE_CHECKING:
@@ -30,22 +30,18 @@ def _is_float(x: Tensor) -> bool:
 # ---- activations ------------------------------------------------------------------------------------------------
 
 
-# In place these keep a copy of their input for the backward pass; the others make do with their output.
-_CLONED = {"silu", "hardswish", "hardsigmoid", "hardtanh", "mish", "relu6"}
-
-
-def _activation(name: str, keeps: str, flag: int | None = None) -> None:
-    """`keeps` says what the backward pass needs: the input or the output; `flag` is the place of `inplace` among the
-    settings of torch.nn.functional's form."""
+def _activation(name: str, flag: int | None = None) -> None:
+    """`flag` is the place of `inplace` among the settings of torch.nn.functional's form."""
+    keeps = KEEPS[name]
 
     def emit(t: Tracer, input: Tensor, inplace: bool) -> Any:
         if not _is_float(input):
             return NotImplemented
         out = input if inplace else t.new(tuple(input.shape), input.dtype)
         saved: tuple[Tensor | int, ...] = (input,) if keeps == "input" else (out,)
-        if inplace and keeps == "input" and name in _CLONED:
+        if inplace and keeps == "input" and name in KEPT_IN_PLACE:
             saved = (input.numel() * input.element_size(),)
-        return t.emit("activation", name, (input,), out, (), times(ACTIVATION_OPS[name], input.numel()), saved)
+        return t.emit("activation", name, (input,), out, (), activation_ops(name, input.numel()), saved)
 
     def activation(t: Tracer, input: Tensor, *settings: Any, **options: Any) -> Any:
         return NotImplemented if options.get("out") is not None else emit(t, input, False)
@@ -66,13 +62,12 @@ def _activation(name: str, keeps: str, flag: int | None = None) -> None:
         RULES[getattr(F, f"{name}_")] = in_place
 
 
-for _name, _keeps, _flag in (
-    ("relu", "output", 0), ("relu6", "input", 0), ("hardtanh", "input", 2), ("leaky_relu", "input", 1), ("silu", "input", 0),
-    ("elu", "input", 1), ("hardsigmoid", "input", 0), ("hardswish", "input", 0), ("mish", "input", 0),
-    ("sigmoid", "output", None), ("tanh", "output", None), ("gelu", "input", None), ("softplus", "input", None),
-    ("selu", "input", 0), ("celu", "input", 1),
+for _name, _flag in (
+    ("relu", 0), ("relu6", 0), ("hardtanh", 2), ("leaky_relu", 1), ("silu", 0), ("elu", 1), ("hardsigmoid", 0),
+    ("hardswish", 0), ("mish", 0), ("sigmoid", None), ("tanh", None), ("gelu", None), ("softplus", None), ("selu", 0),
+    ("celu", 1),
 ):  # fmt: skip
-    _activation(_name, _keeps, _flag)
+    _activation(_name, _flag)
 
 
 # ---- arithmetic -------------------------------------------------------------------------------------------------
@@ -86,9 +81,9 @@ def _result(a: Any, b: Any, quotient: bool) -> torch.dtype:
     return torch.get_default_dtype() if quotient and integer else dtype
 
 
-def _binary(name: str, op: str, keeps: str, comparison: bool = False) -> dict[str, Callable[..., Any]]:
-    """An operator with broadcasting, in three forms; `keeps` is "none", "both", "factors" (each if a gradient flows to the
-    other) or "divisor" (and what is divided, if a gradient flows to that) as the backward pass needs."""
+def _binary(name: str, comparison: bool = False) -> dict[str, Callable[..., Any]]:
+    """An operator with broadcasting, in three forms."""
+    keeps = KEEPS[name]
 
     def emit(t: Tracer, a: Any, b: Any, inplace: bool = False) -> Any:
         first, second = isinstance(a, Tensor), isinstance(b, Tensor)
@@ -110,13 +105,13 @@ def _binary(name: str, op: str, keeps: str, comparison: bool = False) -> dict[st
         else:
             out = t.new(shape, torch.bool if comparison else _result(a, b, name == "div"))
         saved: tuple[Tensor | int, ...] = ()
-        if len(tensors) == 2 and keeps != "none":
+        if len(tensors) == 2 and keeps != "nothing":
             saved = tensors if keeps == "both" else t.factors(a, b)
             if keeps == "divisor":
                 saved = (saved[0], b)
         elif keeps == "divisor" and not first:  # a number over a tensor: torch keeps the tensor's reciprocal
             saved = (math.prod(shape) * b.element_size(),)
-        return t.emit("elementwise", name, tensors, out, (), {op: math.prod(shape)}, saved)
+        return t.emit("elementwise", name, tensors, out, (), elementwise_ops(name, math.prod(shape)), saved)
 
     def forward(t: Tracer, a: Any, b: Any, *, alpha: float = 1, out=None, rounding_mode=None) -> Any:
         return NotImplemented if out is not None or rounding_mode is not None else emit(t, a, b)
@@ -141,19 +136,17 @@ def _register(forms: dict[str, Callable[..., Any]], *names: str) -> None:
             RULES[function] = forms[form]
 
 
-_register(_binary("add", "add", "none"), "add", "__add__", "__radd__", "__iadd__", "add_")
-_register(_binary("sub", "add", "none"), "sub", "subtract", "__sub__", "__rsub__", "__isub__", "sub_")
-_register(_binary("mul", "mul", "factors"), "mul", "multiply", "__mul__", "__rmul__", "__imul__", "mul_")
-_register(
-    _binary("div", "div", "divisor"), "div", "divide", "true_divide", "__truediv__", "__rtruediv__", "__itruediv__", "div_"
-)
-_register(_binary("maximum", "compare", "both"), "maximum")
-_register(_binary("minimum", "compare", "both"), "minimum")
+_register(_binary("add"), "add", "__add__", "__radd__", "__iadd__", "add_")
+_register(_binary("sub"), "sub", "subtract", "__sub__", "__rsub__", "__isub__", "sub_")
+_register(_binary("mul"), "mul", "multiply", "__mul__", "__rmul__", "__imul__", "mul_")
+_register(_binary("div"), "div", "divide", "true_divide", "__truediv__", "__rtruediv__", "__itruediv__", "div_")
+_register(_binary("maximum"), "maximum")
+_register(_binary("minimum"), "minimum")
 for _name in ("eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or"):
-    _register(_binary(_name, "compare", "none", comparison=True), _name, f"__{_name}__")
+    _register(_binary(_name, comparison=True), _name, f"__{_name}__")
 
 
-def _unary(name: str, keeps: str) -> None:
+def _unary(name: str) -> None:
     """exp, sqrt, ...: one result an element, of floating-point tensors."""
 
     def unary(t: Tracer, input: Tensor, *, out=None) -> Any:
@@ -162,20 +155,18 @@ def _unary(name: str, keeps: str) -> None:
         result = t.new(tuple(input.shape), input.dtype)
         if input.is_complex() and name == "abs":
             return NotImplemented
-        saved = {"none": (), "input": (input,), "output": (result,)}[keeps]
-        return t.emit("elementwise", name, (input,), result, (), times(ELEMENTWISE[name], input.numel()), saved)
+        saved = {"nothing": (), "input": (input,), "output": (result,)}[KEEPS[name]]
+        return t.emit("elementwise", name, (input,), result, (), elementwise_ops(name, input.numel()), saved)
 
     for spelling in (name, f"__{name}__"):
         for function in _found(spelling):
             RULES[function] = unary
 
 
-for _name in ("exp", "sqrt", "rsqrt", "reciprocal"):
-    _unary(_name, "output")
-for _name in ("log", "sin", "cos", "abs", "erf", "square", "log1p"):
-    _unary(_name, "input")
-for _name in ("neg", "floor", "ceil", "round"):
-    _unary(_name, "none")
+for _name in (
+    "exp", "sqrt", "rsqrt", "reciprocal", "log", "sin", "cos", "abs", "erf", "square", "log1p", "neg", "floor", "ceil", "round",
+):  # fmt: skip
+    _unary(_name)
 
 
 @rule(torch.pow, Tensor.pow, Tensor.__pow__)
@@ -183,7 +174,7 @@ def power(t: Tracer, input: Any, exponent: Any, *, out=None) -> Any:
     if out is not None or isinstance(exponent, (Tensor, complex)) or not isinstance(input, Tensor) or not _is_float(input):
         return NotImplemented
     result = t.new(tuple(input.shape), input.dtype)
-    return t.emit("elementwise", "pow", (input,), result, (), times(ELEMENTWISE["pow"], input.numel()), (input,))
+    return t.emit("elementwise", "pow", (input,), result, (), operators.power_ops(input.numel(), exponent), (input,))
 
 
 @rule(torch.addcmul, Tensor.addcmul)
@@ -192,7 +183,7 @@ def addcmul(t: Tracer, input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value
     if out is not None or not any([x.is_meta for x in tensors]) or len({x.dtype for x in tensors}) > 1:
         return NotImplemented
     result = t.new(operators.broadcast(*[tuple(x.shape) for x in tensors]), input.dtype)
-    ops = times(ELEMENTWISE["addcmul"], result.numel())
+    ops = elementwise_ops("addcmul", result.numel())
     return t.emit("elementwise", "addcmul", tensors, result, (), ops, t.factors(tensor1, tensor2))
 
 
@@ -201,7 +192,8 @@ def clamp(t: Tracer, input: Tensor, *bounds: Any, min=None, max=None, out=None) 
     if out is not None or not _is_float(input) or any(isinstance(x, Tensor) for x in (*bounds, min, max)):
         return NotImplemented
     result = t.new(tuple(input.shape), input.dtype)
-    return t.emit("elementwise", "clamp", (input,), result, (), {"compare": input.numel()}, (input,))
+    ops = operators.clamp_ops(input.numel(), sum(x is not None for x in (*bounds, min, max)))
+    return t.emit("elementwise", "clamp", (input,), result, (), ops, (input,))
 
 
 def _masked_fill(inplace: bool) -> Callable[..., Any]:
@@ -213,7 +205,7 @@ def _masked_fill(inplace: bool) -> Callable[..., Any]:
             raise ShapeError(f"masked_fill_ cannot write {shape} into {tuple(input.shape)}")
         out = input if inplace else t.new(shape, input.dtype)
         given = (input, mask, value) if isinstance(value, Tensor) else (input, mask)
-        return t.emit("elementwise", "masked_fill", given, out, (), {"compare": math.prod(shape)}, (mask,))
+        return t.emit("elementwise", "masked_fill", given, out, (), elementwise_ops("masked_fill", math.prod(shape)), (mask,))
 
     return masked_fill
 
@@ -233,7 +225,7 @@ def where(t: Tracer, condition: Tensor, input: Any = None, other: Any = None, *,
     if not isinstance(input, Tensor) and not isinstance(other, Tensor):
         return NotImplemented
     result = t.new(shape, _result(input, other, False))
-    return t.emit("elementwise", "where", tensors, result, (), {"compare": math.prod(shape)}, (condition,))
+    return t.emit("elementwise", "where", tensors, result, (), elementwise_ops("where", math.prod(shape)), (condition,))
 
 
 @rule(Tensor.where)
@@ -247,7 +239,7 @@ def _reduction(name: str) -> None:
             return NotImplemented
         shape = operators.reduced(tuple(input.shape), dim, keepdim)
         result = t.new(shape, dtype or input.dtype)
-        ops = times(REDUCTIONS[name], input.numel()) | ({"div": result.numel()} if name == "mean" else {})
+        ops = operators.reduction_ops(name, input.numel(), result.numel())
         return t.emit("elementwise", name, (input,), result, (), ops, (input, result) if name in ("amax", "amin") else ())
 
     for function in _found(name):

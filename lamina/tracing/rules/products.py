@@ -139,18 +139,15 @@ def attention(
         attributes, mask = {"causal": True, "aligned": "bottom right" if lower else "top left"}, None
     names = t.operands(query, key, value, mask)
     shape, nests = operators.attention(q, k, v, (t.operand(query), t.operand(key), t.operand(value), names[-1]), enable_gqa)
-    rows = math.prod(q[:-1])
-    ops = operators.softmax_ops(rows * k[-2], rows)
-    ops["mul"] = math.prod(q)  # by 1/sqrt(d)
-    ops["add"] += rows * k[-2] if mask is not None else 0
+    ops, kept = operators.attention_ops(q, k[-2], mask is not None), operators.attention_kept(math.prod(q[:-1]))
     if shape == q and len(q) == 4:  # fused kernels lay their result out as the query lies
         order = sorted(range(4), key=query.stride().__getitem__, reverse=True)
         out = t.new(tuple([q[axis] for axis in order]), query.dtype).permute([order.index(axis) for axis in range(4)])
     else:
         out = t.new(shape, query.dtype)
-    saved = (query, key, value, out, rows * 4)  # they keep the row sums in fp32 and recompute the scores
+    saved = (query, key, value, out, kept)
     name, given = "scaled_dot_product_attention", (query, key, value, mask)
-    return t.emit("matmul", name, given, out, nests, ops, saved, attributes, workspace=rows * 4)
+    return t.emit("matmul", name, given, out, nests, ops, saved, attributes, workspace=kept)
 
 
 @rule(torch.bilinear, F.bilinear)
@@ -185,10 +182,8 @@ def _attention_block(t: Tracer, x: Tensor, heads: int, qkv: Tensor, out: Tensor)
         second,
         Loops(N=rows, M=width, C=width, operands=("heads", place[2], "output")),
     )
-    ops = operators.softmax_ops(batch * heads * length * length, batch * heads * length)
-    ops["mul"] = rows * width
-    ops["add"] += 4 * rows * width  # the biases
-    return nests, ops
+    biases = {"add": 4 * rows * width}
+    return nests, operators.sum_of(operators.attention_ops(scores, length), biases)
 
 
 @rule(torch._native_multi_head_attention)  # type: ignore[attr-defined]
@@ -221,13 +216,12 @@ def encoder_layer(
         Loops(N=rows, M=inner, C=width, operands=("attended", t.operand(ffn_weight_1), "hidden")),
         Loops(N=rows, M=width, C=inner, operands=("hidden", t.operand(ffn_weight_2), "output")),
     )
-    parts = (
+    total = operators.sum_of(
         ops,
-        operators.times(operators.ACTIVATION_OPS["gelu" if use_gelu else "relu"], rows * inner),
-        operators.normalisation_ops(2 * rows * width, 2 * rows, True, True),
+        operators.activation_ops("gelu" if use_gelu else "relu", rows * inner),
+        operators.normalisation_ops(2 * rows * width, 2 * rows),
         {"add": rows * (inner + 3 * width)},  # the second half's biases and two shortcuts
     )
-    total = {key: sum(part.get(key, 0) for part in parts) for key in {k for part in parts for k in part}}
     given = (
         src, qkv_weight, qkv_bias, proj_weight, proj_bias, norm_weight_1, norm_bias_1, norm_weight_2, norm_bias_2,
         ffn_weight_1, ffn_bias_1, ffn_weight_2, ffn_bias_2, mask,

@@ -10,14 +10,12 @@ import torch
 from torch import Tensor
 
 from lamina import operators
-from lamina.operators import ShapeError
+from lamina.operators import GATES, ShapeError
 from lamina.tracing.rules.table import RULES, rule
 from lamina.workload import Loops
 
 if TYPE_CHECKING:
     from lamina.tracing.tracer import Tracer
-
-GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 
 
 def _sequence(name: str) -> Callable[..., Any]:
@@ -53,15 +51,13 @@ def _sequence(name: str) -> Callable[..., Any]:
             features = input.shape[-1] if number < directions else width * directions
             if own[0].shape[-1] != features or own[0].shape[0] != gates * hidden:
                 raise ShapeError(f"takes {own[0].shape[-1]} features, got {features} (input {tuple(input.shape)})")
-            place: list[int | str] = [t.operand(input) if number < directions else "state"]
-            place += [t.operand(own[0]), t.operand(own[1])]
-            if projected:
-                place.append(t.operand(own[-1]))
+            place = (t.operand(input) if number < directions else "state", t.operand(own[0]), t.operand(own[1]))
+            place += (t.operand(own[-1]),) if projected else ()
             nests += operators.recurrent(runs, gates, features, hidden, projected, place)
         out = t.new((*leading, width * directions), input.dtype)
         last = [t.new(tuple(s.shape), s.dtype) for s in states]
-        ops = operators.recurrent_ops(gates, total * hidden * layers * directions, bool(biased))
-        kept = total * layers * directions * hidden * (gates + (1 if gates == 4 else 0)) * input.element_size()
+        ops = operators.recurrent_ops(name, total * hidden * layers * directions, bool(biased))
+        kept = operators.recurrent_kept(gates, total * layers * directions * hidden) * input.element_size()
         given = (input, *states, *weights)
         attributes = {"layers": layers, "bidirectional": bool(both), "packed": packed}
         outputs = (out, *last)
@@ -83,7 +79,7 @@ def _cell(name: str) -> Callable[..., Any]:
         first, second = operators.recurrent([(1, rows)], gates, input.shape[-1], hidden, 0, place)
         nests = (first, Loops(N=rows, M=second.M, C=hidden, operands=(t.operand(states[0]), place[2], "gates")))
         outputs = tuple([t.new(tuple(s.shape), s.dtype) for s in states])
-        ops = operators.recurrent_ops(gates, rows * hidden, b_ih is not None)
+        ops = operators.recurrent_ops(name, rows * hidden, b_ih is not None)
         kept = rows * hidden * gates * input.element_size()
         t.emit("linear", f"{name}_cell", (input, *states, w_ih, w_hh, b_ih, b_hh), outputs, nests, ops, (input, *states, kept))
         return outputs if gates == 4 else outputs[0]
