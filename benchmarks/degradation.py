@@ -21,7 +21,7 @@ from lamina.data.image import from_pixels
 from lamina.lecture import degradation, slides
 from lamina.lecture.degradation import NETWORKS
 from lamina.train import launch, loop, tasks
-from lamina.train.recipe import Recipe, build
+from lamina.train.recipe import Recipe, parse
 from lamina.weights.files import load
 from lamina.zoo import registry
 
@@ -46,7 +46,7 @@ RECIPE = {
 
 
 def recipe(network: str, seed: int) -> Recipe:
-    return build(Recipe, RECIPE | {"network": network, "seed": seed}, "degradation")
+    return parse(RECIPE | {"network": network, "seed": seed}, "degradation")
 
 
 def norms(module: nn.Module, plan: Recipe) -> tuple[list[float], list[float]]:

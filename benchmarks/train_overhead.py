@@ -24,9 +24,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -143,7 +143,7 @@ def main() -> int:
     for name, (recipe, settings, samples) in CASES.items():
         if options.only not in name:
             continue
-        plan = replace(read(recipe, settings), samples=samples, epochs=1_000)
+        plan = msgspec.structs.replace(read(recipe, settings), samples=samples, epochs=1_000)
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / CHECKPOINTS).mkdir()
             took = measure(plan, options.rounds, Path(folder))

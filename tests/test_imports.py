@@ -58,7 +58,7 @@ TABLE = {
     "lamina.weights": Row(
         lamina=("lamina.zoo", "lamina.data.registry"), third=("torch", "safetensors", "huggingface_hub"), lazy=("numpy",)
     ),
-    "lamina.data": Row(third=("torch", "numpy", "PIL", "tokenizers")),
+    "lamina.data": Row(third=("torch", "numpy", "PIL", "tokenizers", "msgspec")),
     "lamina.cost": Row(),
     "lamina.tracing": Row(lamina=("lamina.operators",), third=("torch",), never=("lamina.zoo",)),
     "lamina.onnx": Row(lamina=("lamina.operators",), third=("onnx", "numpy")),

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from PIL import Image, ImageOps
@@ -31,9 +32,9 @@ class ImageSpec:
     size: int = 224
     resize: int | None = None
     squash: bool = False
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    interpolation: str = "bilinear"  # or "bicubic"
     pad: int = 0
-    channels: Literal["RGB", "BGR", "L"] = "RGB"
+    channels: str = "RGB"  # or "BGR" or "L"
     scale: float = 255.0
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # of ImageNet, as torchvision's training has it
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
@@ -42,8 +43,12 @@ class ImageSpec:
         for key, values in (("channels", ("RGB", "BGR", "L")), ("interpolation", ("bilinear", "bicubic"))):
             if getattr(self, key) not in values:
                 raise InputError(f"image {key} is one of {', '.join(values)}, not {getattr(self, key)!r}")
-        if self.inner < 1 or self.pad < 0 or self.scale <= 0 or min(self.std) <= 0:
-            raise InputError(f"an image of size {self.size}, pad {self.pad}, scale {self.scale}, std {self.std} cannot be made")
+        finite = all(map(math.isfinite, (self.scale, *self.std, *self.mean)))
+        if self.inner < 1 or self.pad < 0 or self.scale <= 0 or min(self.std, default=0) <= 0 or not finite:
+            raise InputError(
+                f"an image of size {self.size}, pad {self.pad}, scale {self.scale}, mean {self.mean}, std {self.std} cannot "
+                "be made"
+            )
         if self.resize is not None and self.resize < self.inner:
             raise InputError(f"a crop of {self.inner} does not fit into pictures resized to {self.resize}")
         if not len(self.mean) == len(self.std) == len(self.channels):
@@ -60,8 +65,13 @@ class ImageSpec:
         known = [f.name for f in fields(cls)]
         if unknown := sorted(set(table) - set(known)):
             raise InputError(f"an image specification has no {', '.join(unknown)}; it has {', '.join(known)}")
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
-        return cls(**values)
+        try:
+            return msgspec.convert(dict(table), cls)
+        except msgspec.ValidationError as error:
+            if isinstance(error.__cause__, InputError):
+                raise error.__cause__ from None
+            text, _, place = str(error).rpartition(" - at `$.")
+            raise InputError(f"image {place.rstrip('`')}: {text.replace('Expected', 'expected')}") from error
 
 
 def decode(path: str | Path, channels: str = "RGB") -> Image.Image:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from lamina import files
-from lamina.errors import InputError, LaminaError, reason
+from lamina.errors import InputError, LaminaError, first_line, reason
 from lamina.train.loop import CHECKPOINTS, CONFIG, Run
 from lamina.train.recipe import Recipe, difference, dump, read
 from lamina.train.tasks import check, task
@@ -108,8 +108,8 @@ def train(
             changes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in recipe.changes.items()}
             try:
                 module = build(recipe.network, **changes)
-            except TypeError as error:  # a string for a number
-                raise InputError(f"recipe: {recipe.network} cannot be built with these changes ({error})") from error
+            except (TypeError, ArithmeticError) as error:  # a string for a number, a width of 0
+                raise InputError(f"recipe: {recipe.network} cannot be built with its changes ({first_line(error)})") from error
             check(module, samples, recipe)
         run = Run(recipe, module, samples, out, world, processes.shard)
         if resume and not run.resume() and world.rank == 0 and (out / CHECKPOINTS).is_dir():

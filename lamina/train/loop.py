@@ -22,7 +22,7 @@ from lamina import files
 from lamina.errors import LaminaError
 from lamina.progress import Meter
 from lamina.train import checkpoint, optim
-from lamina.train.recipe import Recipe, dump
+from lamina.train.recipe import Recipe, difference, dump, loads
 from lamina.train.tasks import IGNORED, Batch, Task, loss
 from lamina.train.world import World, full, sharded, spread
 
@@ -288,8 +288,8 @@ class Run:
 
     def _restore(self, point: checkpoint.Checkpoint) -> None:
         progress = point.progress()
-        if progress["recipe"] != dump(self.recipe):
-            raise LaminaError(f"{point.path} was made by another recipe: take another --out, or the config.toml beside it")
+        if found := difference(loads(progress["recipe"], str(point.path)), self.recipe):
+            raise LaminaError(f"{point.path} was made by another recipe ({found}): give another --out, or its {CONFIG}")
         if progress.get("samples", self.samples) != self.samples:
             raise LaminaError(
                 f"{point.path} was made with {progress['samples']:,} training samples, and there are {self.samples:,} now: "

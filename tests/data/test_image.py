@@ -133,11 +133,16 @@ def test_pixels_are_padded_before_they_are_normalised():
         ({"size": 0}, "cannot be made"),
         ({"std": (0, 1, 1)}, "cannot be made"),
         ({"mean": (0,)}, "wants 3 means"),
+        ({"size": "224"}, "^image size: expected `int`, got `str`$"),
+        ({"size": 224.5}, "^image size: expected `int`, got `float`$"),
+        ({"std": [1, 1, "a"]}, r"^image std\[2\]: expected `float`, got `str`$"),
+        ({"mean": [0, 0, float("nan")]}, "cannot be made"),
+        ({"std": []}, "cannot be made"),
         ({"size": 224, "resize": 200}, "a crop of 224 does not fit"),
     ],
 )
 def test_specifications_that_cannot_be(settings, message):
     with pytest.raises(InputError, match=message):
-        ImageSpec(**settings)
+        ImageSpec.of(settings)
     with pytest.raises(InputError, match="has no colour; it has size"):
         ImageSpec.of({"colour": 1})
