@@ -77,7 +77,9 @@ TABLE = {
     ),
     "lamina.hardware": Row(third=("numpy",)),
     # A recipe names its network, and running one builds it; training itself gets a module.
-    "lamina.train": Row(lamina=("lamina.data",), third=("torch", "safetensors", "msgspec"), lazy=("lamina.zoo.registry",)),
+    "lamina.train": Row(
+        lamina=("lamina.data",), third=("torch", "safetensors", "msgspec", "tomli_w"), lazy=("lamina.zoo.registry",)
+    ),
     "lamina.scale": Row(lamina=("lamina.zoo",), third=("torch",)),
     "lamina.scale.schedule": Row(lamina=("lamina.zoo", "lamina.tracing", "lamina.cost", "lamina.train"), third=("torch",)),
     "lamina.report": Row(third=("rich", "matplotlib", "jinja2")),
