@@ -24,15 +24,33 @@ _PUBLIC = {
     "compare": ("lamina.cost.compare", "compare"),
     "run": ("lamina.infer.session", "run"),
     "eval": ("lamina.infer.evaluate", "evaluate"),
-    "grow": ("lamina.scale.depth", "grow"),
+    "grow": ("lamina.scale.growth", "grow"),
+    "shrink": ("lamina.scale.growth", "shrink"),
+    "verify": ("lamina.scale.verify", "verify"),
 }
-__all__ = ["Workload", "build", "compare", "eval", "features", "grow", "load", "names", "register", "run", "spec", "trace"]
+__all__ = [
+    "Workload",
+    "build",
+    "compare",
+    "eval",
+    "features",
+    "grow",
+    "load",
+    "names",
+    "register",
+    "run",
+    "shrink",
+    "spec",
+    "trace",
+    "verify",
+]
 
 if TYPE_CHECKING:
     from lamina.cost.compare import compare
     from lamina.infer.evaluate import evaluate as eval
     from lamina.infer.session import run
-    from lamina.scale.depth import grow
+    from lamina.scale.growth import grow, shrink
+    from lamina.scale.verify import verify
     from lamina.tracing.custom import register
     from lamina.tracing.tracer import trace
     from lamina.weights.features import features

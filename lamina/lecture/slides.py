@@ -527,7 +527,7 @@ def summary_slide() -> Findings:
 
 
 def theory() -> Findings:
-    from lamina.scale.depth import grow
+    from lamina.scale.growth import grow
 
     generator_state = torch.random.get_rng_state()
     try:
@@ -535,7 +535,7 @@ def theory() -> Findings:
         module = registry.build("resnet50").eval()
         x = torch.randn(1, 3, 64, 64)
         with torch.no_grad():
-            before, after = module(x), grow(module, depths=(3, 4, 7, 3))(x)
+            before, after = module(x), grow(module, depth=(3, 4, 7, 3), operator={"depth": "zero"}).module(x)
     finally:
         torch.random.set_rng_state(generator_state)
     difference = float((before - after).abs().max() / before.abs().max())

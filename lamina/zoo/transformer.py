@@ -25,6 +25,7 @@ class Config:
     d_model: int = 512
     d_ff: int = 2048
     n_heads: int = 8
+    head_width: int | None = None  # None: d_model over the heads, as in the paper; another one after growing
     vocabulary: int = 37000
     target_vocabulary: int | None = None  # None: the same, as it must be with `tie`
     tie: bool = True  # one matrix for source embedding, target embedding and output (section 3.4)
@@ -96,11 +97,12 @@ class Attention(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         d, bias = config.d_model, config.attention_bias
+        inner = config.n_heads * (config.head_width or d // config.n_heads)
         self.n_heads = config.n_heads
-        self.query = nn.Linear(d, d, bias=bias)
-        self.key = nn.Linear(d, d, bias=bias)
-        self.value = nn.Linear(d, d, bias=bias)
-        self.out = nn.Linear(d, d, bias=bias)
+        self.query = nn.Linear(d, inner, bias=bias)
+        self.key = nn.Linear(d, inner, bias=bias)
+        self.value = nn.Linear(d, inner, bias=bias)
+        self.out = nn.Linear(inner, d, bias=bias)
 
     def split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # (B, heads, T, d_model / heads)
@@ -283,7 +285,7 @@ def causal_mask(length: int, past: int, device: torch.device) -> Tensor:
 
 
 def check(config: Config) -> None:
-    if config.d_model % config.n_heads:
+    if config.head_width is None and config.d_model % config.n_heads:
         raise ValueError(f"d_model {config.d_model} is not divisible by {config.n_heads} heads")
     if config.d_model % 2:
         raise ValueError(f"d_model {config.d_model} is odd: sines and cosines come in pairs")

@@ -22,6 +22,8 @@ class Config:
     width: int = 768  # D, of the tokens
     mlp: int = 3072
     n_heads: int = 12
+    head_width: int | None = None  # None: the width over the heads, as in the paper; another one after growing
+    copies: int = 1  # of each patch token, which the class token's logit then makes up for; see lamina/scale/tokens.py
     representation: int | None = None  # a hidden layer with tanh before the head, as in pre-training (section 3.1)
     dropout: float = 0.1  # Table 3: on ImageNet and ImageNet-21k; 0 on JFT and in fine-tuning
     num_classes: int = 1000
@@ -39,9 +41,10 @@ class Attention(nn.Module):
 
     def __init__(self, config: Config):
         super().__init__()
-        self.n_heads = config.n_heads
-        self.qkv = nn.Linear(config.width, 3 * config.width)  # rows: queries, keys, values
-        self.out = nn.Linear(config.width, config.width)
+        self.n_heads, self.copies = config.n_heads, config.copies
+        inner = config.n_heads * (config.head_width or config.width // config.n_heads)
+        self.qkv = nn.Linear(config.width, 3 * inner)  # rows: queries, keys, values
+        self.out = nn.Linear(inner, config.width)
 
     def heads(self, x: Tensor) -> tuple[Tensor, ...]:
         """Queries, keys and values, each (B, heads, N, D / heads)."""
@@ -50,11 +53,19 @@ class Attention(nn.Module):
     def weights(self, x: Tensor) -> Tensor:
         """Equation 6, A = softmax(q k^T / sqrt(D / heads)): (B, heads, N, N), each row a distribution over the tokens."""
         q, k, _ = self.heads(x)
-        return (q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])).softmax(dim=-1)
+        logits = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+        return (logits if self.copies == 1 else logits + self.class_token_bias(x)).softmax(dim=-1)
+
+    def class_token_bias(self, x: Tensor) -> Tensor:
+        """log(copies) for the class token: it weighs as much against `copies` equal patch tokens as against one. (1, N)."""
+        bias = torch.zeros(1, x.shape[1], device=x.device, dtype=x.dtype)
+        bias[:, 0] = math.log(self.copies)
+        return bias
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.heads(x)
-        y = F.scaled_dot_product_attention(q, k, v)  # (B, heads, N, D / heads)
+        bias = None if self.copies == 1 else self.class_token_bias(x).expand(x.shape[1], -1)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)  # (B, heads, N, D / heads)
         return self.out(y.transpose(1, 2).flatten(2))
 
 
@@ -83,7 +94,7 @@ class Net(nn.Module):
         super().__init__()
         if config.img_size < config.patch or config.img_size % config.patch:
             raise ValueError(f"img_size {config.img_size} is not a multiple of the patch size {config.patch}")
-        if config.width % config.n_heads:
+        if config.head_width is None and config.width % config.n_heads:
             raise ValueError(f"width {config.width} is not divisible by {config.n_heads} heads")
         self.config = config
         self.patch_embed = nn.Conv2d(config.in_channels, config.width, config.patch, stride=config.patch)
