@@ -39,7 +39,7 @@ def _version(asked: bool) -> None:
 
 
 @app.callback()
-def options(
+def common(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback for errors.")] = False,
 ) -> None:

@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from lamina.cli.output import Json, print_json
+from lamina.cli.options import Json
+from lamina.cli.output import print_json
 from lamina.files import write
 
 

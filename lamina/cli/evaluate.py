@@ -2,7 +2,8 @@ from typing import Annotated
 
 import typer
 
-from lamina.cli.output import Device, Image, Json, Weights, print_json
+from lamina.cli.options import Device, Image, Json, Weights
+from lamina.cli.output import print_json
 from lamina.data import registry
 
 

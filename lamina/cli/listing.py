@@ -2,7 +2,8 @@ from typing import Annotated
 
 import typer
 
-from lamina.cli.output import Json, print_json
+from lamina.cli import output
+from lamina.cli.options import Json
 
 
 def listing(
@@ -10,41 +11,20 @@ def listing(
     json: Json = False,
 ) -> None:
     """The zoo: each network's input, weights, MACs, year and best published single-crop accuracy."""
+    from lamina.report import text
     from lamina.zoo import registry
 
-    specs = [registry.spec(name) for name in registry.names(family)]
-    accuracies = [max((f["value"] for f in s.figures if f["figure"] == "top1"), default=None) for s in specs]
-    if json:
-        print_json(
-            [
-                {
-                    "name": s.name,
-                    "family": s.family,
-                    "year": s.paper.year,
-                    "input": s.input,
-                    "parameters": s.parameters,
-                    "macs": s.macs,
-                    "top1": top1,
-                    "weights": [w["tag"] for w in s.weights],
-                }
-                for s, top1 in zip(specs, accuracies, strict=True)
-            ]
-        )
-        return
-    from lamina import units
-    from lamina.report.table import console, table
-
-    rows = [
-        (
-            s.name,
-            str(s.paper.year),
-            units.shape(s.input),
-            f"{s.parameters:,}",
-            f"{s.macs:,}",
-            f"{top1}" if top1 else "",
-            ", ".join(w["tag"] for w in s.weights),
-        )
-        for s, top1 in zip(specs, accuracies, strict=True)
+    document = [
+        {
+            "name": spec.name,
+            "family": spec.family,
+            "year": spec.paper.year,
+            "input": spec.input,
+            "parameters": spec.parameters,
+            "macs": spec.macs,
+            "top1": spec.top1,
+            "weights": [w["tag"] for w in spec.weights],
+        }
+        for spec in map(registry.spec, registry.names(family))
     ]
-    columns = ("network", "year", "input", "parameters", "MACs", "top-1 %", "weights")
-    console().print(table(columns, rows, left=("weights",)))
+    output.emit("json" if json else "text", document, lambda out: text.listing(out, document))

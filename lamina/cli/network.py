@@ -56,11 +56,8 @@ class Network:
 
     @property
     def shape(self) -> Shape:
-        """The first input's."""
-        shapes = self.sizes
-        if not shapes:
-            raise InputError(f"{self.name}: say the input's shape, as in --input 1x3x224x224")
-        return next(iter(shapes.values()))
+        """The first input's; empty where there is none."""
+        return next(iter(self.sizes.values()), ())
 
     @property
     def shown(self) -> str:
@@ -82,9 +79,9 @@ class Network:
         return workload.causal_exact() if self.causal else workload
 
     def resized(self, axis: sweep.Axis, size: int) -> dict[str, Shape]:
-        """All inputs with another batch, another resolution of the pictures or another length of the sequences."""
+        """All inputs with another batch, another resolution of the images or another length of the sequences."""
         if not self.sizes:
-            self.shape  # noqa: B018 - says what is missing
+            raise InputError(f"{self.name}: say the input's shape, as in --input 1x3x224x224")
         shapes, refusal = dict(self.sizes), None
         for name, shape in self.sizes.items():
             try:
@@ -94,6 +91,11 @@ class Network:
         if refusal and shapes == self.sizes and axis != "batch":
             raise refusal
         return shapes
+
+    def size(self, axis: sweep.Axis) -> int:
+        """The first input's along this axis."""
+        self.resized(axis, 1)
+        return {"batch": self.shape[0], "resolution": self.shape[-1], "sequence": self.shape[min(1, len(self.shape) - 1)]}[axis]
 
     def is_tokens(self, name: str) -> bool:
         return name in self.source.inputs and self.source.inputs[name].tokens

@@ -1,48 +1,46 @@
-"""What the verbs share: options, JSON on standard output, and plots in files."""
+"""What the verbs share: a document printed in the form asked for, and plots in files."""
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
-
-import typer
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec
 
 from lamina.errors import InputError
 from lamina.files import write
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from lamina.report.plot import Plot
 
 P = ParamSpec("P")
+Form = Literal["json", "csv", "text"]
+Document = dict[str, Any]
 
 
-def in_folder(path: Path | None) -> Path | None:
-    """Refuse a file whose folder is not there before any work is done."""
-    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-        raise InputError(f"{path} cannot be written: it is a folder" if path.is_dir() else f"{path.parent}: no such folder")
-    return path
+def form(csv: bool, json: bool) -> Form:
+    if csv and json:
+        raise InputError("--csv and --json are two forms of one output: give one")
+    return "json" if json else "csv" if csv else "text"
 
 
-def plot_file(path: Path | None) -> Path | None:
-    if path is not None and path.suffix.lower() not in (".png", ".svg"):
-        raise InputError(f"--plot {path}: a plot's file ends in .png or .svg")
-    return in_folder(path)
+def emit(
+    form: Form,
+    document: Any,
+    text: "Callable[[Console], None]",
+    rows: Callable[[], Sequence[Mapping[str, Any]]] | None = None,
+) -> None:
+    """Print the document in the form asked for: as JSON, as the CSV of `rows`, or as `text` prints it."""
+    if form == "json":
+        print_json(document)
+    elif form == "csv" and rows is not None:
+        from lamina.report.rows import to_csv
 
+        print(to_csv(rows()), end="")
+    else:
+        from lamina.report.table import console
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
-Image = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--image", metavar="KEY=VALUE", help="Override the weight file's image specification: channels=BGR, resize=256 ..."
-    ),
-]
-Weights = Annotated[str | None, typer.Option("--weights", metavar="FILE|TAG", help="A weight file, or a tag of `lamina show`.")]
-PlotFile = Annotated[
-    Path | None, typer.Option("--plot", metavar="FILE.png|svg", callback=plot_file, help="Write a plot to this file.")
-]
-HtmlFile = Annotated[
-    Path | None, typer.Option("--html", metavar="FILE", callback=in_folder, help="Write a page that stands alone to this file.")
-]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda or mps (only the CPU has been tested so far).")]
+        text(console())
 
 
 def print_json(document: Any) -> None:

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from lamina.cli.output import Device, Json, print_json
+from lamina.cli.options import Device, Json
+from lamina.cli.output import print_json
 from lamina.errors import LaminaError
 from lamina.extras import install_command
 from lamina.files import write

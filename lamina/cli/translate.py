@@ -3,7 +3,8 @@ from typing import Annotated
 
 import typer
 
-from lamina.cli.output import Device, Json, Weights, print_json
+from lamina.cli.options import Device, Json, Weights
+from lamina.cli.output import print_json
 
 
 def translate(

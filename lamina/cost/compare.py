@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any, Literal
 
+from lamina import units
 from lamina.cost import memory
 from lamina.errors import InputError
 from lamina.workload import Layer, Workload
@@ -118,6 +119,20 @@ def _between(a: Sequence[Layer], b: Sequence[Layer]) -> list[Change]:
     return changes + [Change("added", None, y) for y in b[done:]]
 
 
+def document(comparison: Comparison) -> dict[str, Any]:
+    """{"networks": [...]}, and of two networks the share of layers that are alike and every layer's change."""
+    found: dict[str, Any] = {"networks": list(comparison.rows)}
+    if comparison.changes:
+        found |= {"shared": comparison.shared, "layers": [line(change) for change in comparison.changes]}
+    return found
+
+
+def line(change: Change) -> dict[str, str]:
+    """A change in words."""
+    before, after = (layer.name if layer else "" for layer in (change.before, change.after))
+    return {"status": change.status, "before": before, "after": after, "difference": describe(change)}
+
+
 def describe(change: Change) -> str:
     """What changed, in a line: shapes and counts of the two layers where they differ."""
     before, after = change.before, change.after
@@ -145,11 +160,11 @@ def describe(change: Change) -> str:
 
 
 def _shapes(tensors: Sequence[Any]) -> str:
-    return " ".join("x".join(map(str, t.shape)) for t in tensors)
+    return " ".join(units.shape(t.shape) for t in tensors)
 
 
 def _loops(layer: Layer, name: str) -> str:
-    return " ".join("x".join(map(str, getattr(nest, name))) for nest in layer.loops)
+    return " ".join(units.shape(getattr(nest, name)) for nest in layer.loops)
 
 
 def _groups(layer: Layer) -> str:

@@ -1,11 +1,12 @@
 """Which convention gives a published figure: every way of counting that is in use, tried on one network."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from decimal import Decimal
-from typing import Literal
+from typing import Any, Literal
 
-from lamina.cost import conventions
+from lamina.cost import conventions, tools
 from lamina.errors import InputError
 from lamina.workload import Workload
 
@@ -104,16 +105,16 @@ def _distinct(found: list[Convention]) -> list[Convention]:
 
 def _operations(workload: Workload) -> list[Convention]:
     layers = workload.layers
-    macs, biases = workload.total().macs, conventions.biases(layers)
+    macs, biases = workload.total().macs, tools.biases(layers)
     norms = sum(2 * layer.outputs[0].numel for layer in layers if layer.kind == "norm" and layer.outputs)
     last = next((layer for layer in reversed(layers) if layer.kind == "linear"), None)
-    attention = conventions.attention_macs(workload)
+    attention = tools.attention_macs(workload)
     convolutions = sum(layer.macs for layer in layers if layer.kind == "conv")
     arithmetic = 2 * macs + sum(sum(layer.ops.values()) for layer in layers)
     counts = {
         "MACs": macs,
         "MACs + biases": macs + biases,
-        "MACs + the last layer's biases (pycls)": macs + (conventions.biases([last]) if last else 0),
+        "MACs + the last layer's biases (pycls)": macs + (tools.biases([last]) if last else 0),
         "MACs + norms (2 an element)": macs + norms,
         "MACs + biases + norms": macs + biases + norms,
         "MACs without attention's products": macs - attention,
@@ -137,7 +138,7 @@ def _parameters(workload: Workload) -> list[Convention]:
         "weights only (no biases, no norms)": total.weights,
         "parameters that the call uses": total.parameters - workload.parameters_unused,
         "parameters of convolutions only": _convolution_parameters(workload),
-        "parameters and running statistics": total.parameters + conventions.running_statistics(workload),
+        "parameters and running statistics": total.parameters + tools.running_statistics(workload),
         "parameters and all buffers (the state_dict)": total.parameters + workload.buffers,
     }
     return [Convention(name, "parameters", value) for name, value in counts.items()]
@@ -160,3 +161,15 @@ def explain(workload: Workload, text: str, auxiliary: Workload | None = None) ->
     nearest = min(tried, key=lambda c: abs(c.value - published.value))
     error = float(100 * (nearest.value - published.value) / published.value)
     return Explanation(published, rounded, cut, nearest, error)
+
+
+def document(found: Explanation, model: str, shape: Sequence[int]) -> dict[str, Any]:
+    return {
+        "model": model,
+        "input": shape,
+        "published": found.published.text,
+        "rounded": [asdict(c) for c in found.rounded],
+        "cut": [asdict(c) for c in found.cut],
+        "nearest": asdict(found.nearest),
+        "nearest_error_percent": found.error,
+    }

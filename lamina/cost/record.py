@@ -1,22 +1,19 @@
-"""A `Workload` as JSON and as CSV: exact integers, a layer's parameters where they are first used."""
+"""A network's cost as a document: exact integers, a layer's parameters where they are first used."""
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from lamina import units
 from lamina.cost import memory
 from lamina.workload import Layer, Totals, Workload
 
 
-def intensity(counted: Layer | Totals) -> float:
+def _intensity(counted: Layer | Totals) -> float:
     """FLOPs a byte, to four digits."""
     return float(f"{counted.intensity:.4g}")
 
 
-def fresh_parameters(workload: Workload) -> list[int]:
+def _fresh_parameters(workload: Workload) -> list[int]:
     """For each layer the parameters that no earlier layer uses."""
     seen: set[int] = set()
     counts = []
@@ -43,7 +40,7 @@ def memory_figures(workload: Workload, trained: Workload | None = None, optimize
 
 def document(workload: Workload, model: str, shape: Sequence[int], memory_bytes: Any, depth: int = 1) -> dict[str, Any]:
     """The JSON document of a network's cost; `memory_bytes` are `memory_figures`."""
-    first_used = fresh_parameters(workload)
+    first_used = _fresh_parameters(workload)
     layers = [
         {
             "name": layer.name,
@@ -61,7 +58,7 @@ def document(workload: Workload, model: str, shape: Sequence[int], memory_bytes:
             "ops": dict(layer.ops),
             "bytes_read": layer.bytes_read,
             "bytes_written": layer.bytes_written,
-            "intensity": intensity(layer),
+            "intensity": _intensity(layer),
         }
         for index, layer in enumerate(workload.layers)
     ]
@@ -69,7 +66,7 @@ def document(workload: Workload, model: str, shape: Sequence[int], memory_bytes:
     coverage["unknown"] = [asdict(u) for u in workload.coverage.unknown]
     totals = workload.summary() | {
         "parameters_by_dtype": workload.parameters_by_dtype,
-        "intensity": intensity(workload.total()),
+        "intensity": _intensity(workload.total()),
     }
     return {
         "model": model,
@@ -77,44 +74,12 @@ def document(workload: Workload, model: str, shape: Sequence[int], memory_bytes:
         "totals": totals,
         "memory": memory_bytes,
         "coverage": coverage,
-        "kinds": {name: group(total) for name, total in workload.by("kind").items()},
-        "modules": {name: group(total) for name, total in workload.by("module", depth).items()},
+        "kinds": {name: _group(total) for name, total in workload.by("kind").items()},
+        "modules": {name: _group(total) for name, total in workload.by("module", depth).items()},
         "layers": layers,
     }
 
 
-def group(total: Totals) -> dict[str, Any]:
+def _group(total: Totals) -> dict[str, Any]:
     fields = ("layers", "parameters", "macs", "flops", "activations", "bytes_read", "bytes_written")
-    return {field: getattr(total, field) for field in fields} | {"intensity": intensity(total)}
-
-
-def layers_csv(workload: Workload) -> str:
-    """One row a layer."""
-    rows = []
-    for layer, fresh in zip(workload.layers, fresh_parameters(workload), strict=True):
-        row = {"name": layer.name, "module": layer.module, "module_type": layer.module_type, "kind": layer.kind, "op": layer.op}
-        row |= {"inputs": _shapes(layer.inputs), "outputs": _shapes(layer.outputs)}
-        row |= {"parameters": fresh, "macs": layer.macs, "flops": 2 * layer.macs, "backward_macs": layer.backward_macs}
-        row |= {"activations": layer.activations, "bytes_read": layer.bytes_read, "bytes_written": layer.bytes_written}
-        rows.append(row | {"intensity": intensity(layer)})
-    return to_csv(rows)
-
-
-def groups_csv(workload: Workload, by: str, depth: int) -> str:
-    """One row a module or kind."""
-    groups = workload.by(by, depth)  # type: ignore[arg-type]
-    return to_csv([{by: name} | group(total) for name, total in groups.items()])
-
-
-def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows that have the same fields, with a heading (RFC 4180, but lines end as text lines do)."""
-    text = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    return text.getvalue()
-
-
-def _shapes(tensors: Sequence[Any]) -> str:
-    return " ".join(units.shape(t.shape) for t in tensors)
+    return {field: getattr(total, field) for field in fields} | {"intensity": _intensity(total)}

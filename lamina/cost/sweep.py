@@ -5,11 +5,13 @@ Nothing here knows how a network is traced: `measure` is a function of the size 
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from lamina import units
+from lamina.cost import memory
+from lamina.cost.memory import Training
 from lamina.errors import InputError, LaminaError
 from lamina.workload import Workload
 
@@ -103,6 +105,41 @@ def run(sweep: Sweep, measure: Measure) -> list[Point]:
     if all(point.workload is None for point in points):
         raise InputError(points[0].refusal)
     return points
+
+
+def document(
+    asked: Sweep,
+    points: Sequence[Point],
+    model: str,
+    inputs: Mapping[int, str],
+    training: Callable[[int], Training] | None = None,
+) -> dict[str, Any]:
+    """The points as {"model", "axis", "points"}, one row per size: its input (`inputs`, as it is written), its counts and its
+    bytes for inference and, with `training`, a function of the size, for a training step; None where it is refused."""
+    rows = []
+    for point in points:
+        row: dict[str, Any] = {asked.axis: point.size, "input": inputs[point.size]}
+        row |= dict.fromkeys(("macs", "parameters", "activations", "peak_activation_bytes", "inference_bytes"))
+        if training is not None:
+            row["training_bytes"] = None
+        if (work := point.workload) is not None:
+            row |= {key: getattr(work.total(), key) for key in ("macs", "parameters", "activations")}
+            row |= {"peak_activation_bytes": work.peak_activation_bytes, "inference_bytes": memory.inference_bytes(work)}
+            if training is not None:
+                row["training_bytes"] = training(point.size).total
+        rows.append(row | {"refusal": point.refusal.removeprefix(f"{model} on {row['input']}: ")})
+    return {"model": model, "axis": asked.axis, "points": rows}
+
+
+def fit_document(found: Fit, axis: Axis, limit: Limit, model: str, shape: Sequence[int]) -> dict[str, Any]:
+    """`shape` is the first input's at the size found."""
+    document = {"model": model, "axis": axis, "limit": limit.value, "quantity": limit.quantity, "size": found.size}
+    return document | {
+        "input": shape,
+        "figure": found.figure,
+        "next_size": found.next_size,
+        "next_figure": found.next_figure,
+    }
 
 
 def parse_fit(text: str, tokens: bool) -> tuple[Axis, Limit]:

@@ -54,6 +54,11 @@ class Spec:
         """The frozen `Config`: the architecture's degrees of freedom."""
         return import_module(f"lamina.zoo.{self.family}").VARIANTS[self.name]
 
+    @property
+    def top1(self) -> float | None:
+        """The best published single-crop top-1 accuracy in percent; None where there is none."""
+        return max((f["value"] for f in self.figures if f["figure"] == "top1"), default=None)
+
 
 @cache
 def counts() -> dict[str, dict[str, Any]]:

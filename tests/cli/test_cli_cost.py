@@ -125,6 +125,18 @@ def test_several_and_named_inputs(ok, tmp_path):
         assert json.loads(ok(f"cost {model} {line} --json"))["totals"]["macs"] == 30
 
 
+def test_a_network_that_takes_no_input(ok, run, tmp_path):
+    (tmp_path / "none.py").write_text(
+        "import torch\nclass Square(torch.nn.Module):\n def __init__(self):\n  super().__init__()\n"
+        "  self.w = torch.nn.Parameter(torch.ones(3, 3))\n def forward(self):\n  return self.w @ self.w\n"
+    )
+    model = f"{tmp_path / 'none.py'}:Square"
+    document = json.loads(ok(f"cost {model} --json"))
+    assert (document["input"], document["totals"]["macs"]) == ([], 27) and "27 MACs" in ok(f"cost {model}")
+    for option in ("--sweep batch=1,2", "--fit-under 1GB"):
+        assert run(f"cost {model} {option}")[2] == f"lamina: {model}: say the input's shape, as in --input 1x3x224x224\n"
+
+
 @pytest.mark.parametrize("suffix", ["png", "svg", "PNG"])
 def test_plots_are_files_of_their_kind(ok, tmp_path, suffix):
     file = tmp_path / f"plot.{suffix}"

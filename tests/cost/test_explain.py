@@ -5,7 +5,7 @@ import json
 import pytest
 
 import lamina
-from lamina.cost import conventions
+from lamina.cost import tools
 from lamina.cost.explain import candidates, explain, parse
 from lamina.errors import InputError
 from lamina.zoo import registry
@@ -96,7 +96,7 @@ def test_attention_left_out():
     work = trace("vit_b_16")
     assert "MACs without attention's products" in names(explain(work, "16.85G").rounded)
     assert "MACs" in names(explain(work, "17.56G").rounded)
-    assert conventions.attention_macs(work) == 12 * 2 * 197 * 197 * 768
+    assert tools.attention_macs(work) == 12 * 2 * 197 * 197 * 768
 
 
 def test_conventions_that_say_nothing_are_not_offered():
