@@ -75,7 +75,7 @@ TABLE = {
     "lamina.infer.bench": Row(
         lamina=("lamina.zoo", "lamina.weights", "lamina.data", "lamina.tracing", "lamina.hardware.roofline"), third=("torch",)
     ),
-    "lamina.hardware": Row(third=("numpy",)),
+    "lamina.hardware": Row(third=("numpy", "msgspec"), lazy=("ray",)),
     # A recipe names its network, and running one builds it; training itself gets a module.
     "lamina.train": Row(
         lamina=("lamina.data",), third=("torch", "safetensors", "msgspec", "tomli_w"), lazy=("lamina.zoo.registry",)

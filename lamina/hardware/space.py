@@ -1,0 +1,266 @@
+"""The space of tilings that a search looks through, declared: every member can be written out, and `tilings` does.
+
+Three storeys: the memory outside, the buffers that all elements share, the registers inside an element. A storey may have
+several levels, as long as no tensor is in two of them. For each dimension of D iterations
+
+- `spatial` runs over processing elements, at the fewest passes (f = D / passes, rounded up); a side of the array carries one
+  loop, or two where the first leaves room. Which dimensions may lie where is what a dataflow says;
+- the register tile is a ceiling D / k of what one element has to do, within what its registers hold;
+- the buffer tile is a ceiling of the array's tiles, within what the buffers hold; R and S are whole in it;
+- the loops of each storey have one of a few orders. Each dimension but G is irrelevant to exactly one tensor, and only the
+  innermost run of loops that a tensor does not depend on saves anything, so an order is that run and its last loop.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+from lamina.errors import InputError
+from lamina.hardware.accelerator import KEEPS, Accelerator, Level, expressible
+from lamina.hardware.mapping import Loop, Tier, Tiling
+from lamina.hardware.nest import DIMS, TENSORS, Nest
+
+Factors = dict[str, int]  # by dimension
+WHOLE = ("R", "S")  # never split outside the buffer
+AXES = ("P", "Q", "R", "S")
+# Which dimensions a dataflow lays along rows and columns; row stationary has a rule of its own.
+SIDES = {"ws": ("CRS", "M"), "os": ("NGMPQ", "NGMPQ"), "nlr": ("CRS", "M"), "flexible": ("NGMCPQRS", "NGMCPQRS")}
+# Which dimensions a register tile may have; R and S are whole or one, except that row stationary has S alone.
+REGISTERS = {"ws": "MCRS", "os": "NMQ", "nlr": "", "rs": "MCS", "flexible": "NMCQRS"}
+
+
+@dataclass(frozen=True)
+class Storeys:
+    """The accelerator's levels in three storeys, as one dataflow uses them."""
+
+    outside: Level
+    buffers: tuple[Level, ...]
+    registers: tuple[Level, ...]
+    dataflow: str
+
+    def keeper(self, levels: tuple[Level, ...], tensor: str) -> Level | None:
+        if levels == self.registers and tensor not in KEEPS[self.dataflow]:
+            return None
+        return next((level for level in levels if tensor in level.keeps), None)
+
+
+def storeys(accelerator: Accelerator, dataflow: str) -> Storeys:
+    expressible(accelerator, dataflow)
+    buffers = tuple(level for level in accelerator.level[1:] if not level.inside)
+    registers = tuple(level for level in accelerator.level if level.inside)
+    for group in (buffers, registers):
+        kept = "".join(level.keeps for level in group)
+        if len(set(kept)) < len(kept):
+            names = ", ".join(level.name for level in group)
+            raise InputError(
+                f"{accelerator.name}: the search knows one shared and one inner storey of memories, and two of {names} keep the"
+                " same tensor"
+            )
+    return Storeys(accelerator.level[0], buffers, registers, dataflow)
+
+
+@cache
+def ceilings(size: int) -> tuple[int, ...]:
+    """All values of size / k rounded up, ascending: the tiles that no smaller tile with as many passes replaces."""
+    found, k = [], 1
+    while True:
+        tile = -(-size // k)
+        found.append(tile)
+        if tile == 1:
+            return tuple(reversed(found))
+        k = -(-size // (tile - 1))
+
+
+def fewest(size: int, side: int) -> int:
+    """The smallest factor that covers `size` in as few passes as `side` elements can."""
+    return -(-size // -(-size // side))
+
+
+# ---- the array ----------------------------------------------------------------------------------------------------
+
+
+def spatial(nest: Nest, accelerator: Accelerator, dataflow: str) -> list[Factors]:
+    """The factors by dimension that a dataflow allows; dimensions of factor 1 are left out."""
+    rows, columns = accelerator.array
+    if dataflow == "rs":
+        found = _row_stationary(nest, rows, columns)
+    else:
+        found = []
+        for first in _side({}, nest, SIDES[dataflow][0], rows):
+            found += _side(first, nest, SIDES[dataflow][1], columns)
+    unique = {tuple(sorted(factors.items())): factors for factors in found}
+    return [unique[key] for key in sorted(unique)]
+
+
+def _side(placed: Factors, nest: Nest, dims: str, side: int) -> list[Factors]:
+    """Everything that one side can carry besides what is placed: one loop, or two if the first leaves room."""
+    found = []
+    for first in dims:
+        one = _place(placed, nest, first, side)
+        room = side * math.prod(placed.values()) // math.prod(one.values())
+        others = [_place(one, nest, second, room) for second in dims if second != first] if room > 1 else []
+        found += [two for two in others if two != one] or [one]
+    return found or [placed]
+
+
+def _place(placed: Factors, nest: Nest, dim: str, side: int) -> Factors:
+    size = -(-getattr(nest, dim) // placed.get(dim, 1))
+    factor = fewest(size, side)
+    return {**placed, dim: placed.get(dim, 1) * factor} if factor > 1 else placed
+
+
+def _row_stationary(nest: Nest, rows: int, columns: int) -> list[Factors]:
+    """Sets of R x e elements (a set wider than the array is folded), and r · t sets for other channels and filters: Chen et
+    al., IEEE JSSC 52(1), 2017, section IV."""
+    found = []
+    R = fewest(nest.R, rows)
+    for e in ceilings(nest.P):
+        height = R * -(-e // columns)
+        if height > rows:
+            continue
+        sets = rows // height * max(1, columns // e)
+        for r in ceilings(nest.C):
+            if r <= sets:
+                t = fewest(nest.M, sets // r)
+                found.append({dim: f for dim, f in (("R", R), ("P", e), ("C", r), ("M", t)) if f > 1})
+    return found
+
+
+# ---- tiles --------------------------------------------------------------------------------------------------------
+
+
+def register_options(nest: Nest, dataflow: str, factors: Factors, limits: dict[str, int]) -> dict[str, tuple[int, ...]]:
+    """The sizes that each dimension of a register tile may have, before the capacities are looked at."""
+    options: dict[str, tuple[int, ...]] = {dim: (1,) for dim in DIMS}
+    for dim in REGISTERS[dataflow]:
+        left = -(-getattr(nest, dim) // factors.get(dim, 1))
+        sizes = ceilings(left)
+        if dataflow == "rs" and dim == "S":
+            options[dim] = (left,) if left <= limits.get("I", left) else sizes
+        elif dim in WHOLE:
+            options[dim] = (1, left) if left > 1 else (1,)
+        else:
+            options[dim] = sizes
+        most = max((limits[tensor] for tensor in TENSORS if tensor in limits and dim in nest.relevant[tensor]), default=1)
+        options[dim] = tuple(size for size in options[dim] if size <= most) or (1,)
+    return options
+
+
+def capacities(accelerator: Accelerator, levels: tuple[Level, ...], keeps: str) -> list[tuple[str, int]]:
+    """Groups of tensors and the elements that they may have together, for the tensors that are kept."""
+    groups = []
+    for level in levels:
+        for tensors, held in accelerator.capacities(level.name):
+            used = "".join(tensor for tensor in tensors if tensor in keeps)
+            if used:
+                groups.append((used, held))
+    return groups
+
+
+# ---- orders -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Order:
+    """The innermost run of a storey's loops: those that `stationary` does not depend on, with `last` innermost (None: none
+    of the axes' loops is). Without a stationary tensor G is innermost, or there are no loops."""
+
+    stationary: str | None
+    last: str | None = None
+    empty: bool = False
+
+
+@cache
+def orders(transposed: bool) -> tuple[Order, ...]:
+    nest = Nest(transposed=transposed)
+    found = []
+    for tensor in TENSORS:
+        lasts = [dim for dim in nest.irrelevant(tensor) if dim in AXES]
+        found += [Order(tensor, last) for last in (*lasts, None)]
+    return (*found, Order(None), Order(None, None, True))
+
+
+def valid(order: Order, nest: Nest, bounds: Factors) -> bool:
+    """Whether loops of these bounds have this order, and not another one that costs the same."""
+    if order.empty or all(bound == 1 for bound in bounds.values()):
+        return order.empty and all(bound == 1 for bound in bounds.values())
+    if order.stationary is None:
+        return bounds["G"] > 1
+    run = nest.irrelevant(order.stationary)
+    if order.last:
+        return bounds[order.last] > 1
+    return all(bounds[dim] == 1 for dim in run if dim in AXES) and any(bounds[dim] > 1 for dim in run)
+
+
+def arrange(order: Order, nest: Nest, bounds: Factors) -> tuple[Loop, ...]:
+    """The loops of a storey, outermost first."""
+    run = nest.irrelevant(order.stationary) if order.stationary else ("G",)
+    inner = [dim for dim in run if dim != order.last] + ([order.last] if order.last else [])
+    outer = [dim for dim in DIMS if dim not in inner]
+    return tuple(Loop(dim, bounds[dim]) for dim in (*outer, *inner) if bounds[dim] > 1)
+
+
+# ---- members ------------------------------------------------------------------------------------------------------
+
+
+def build(
+    nest: Nest, parts: Storeys, spread: Factors, register: Factors, buffer: Factors, outer: Order, inner: Order
+) -> Tiling:
+    """The tiling of these choices: `buffer` are the bounds of the buffer's loops."""
+    tile = {dim: spread.get(dim, 1) * register[dim] * buffer[dim] for dim in DIMS}
+    outside = {dim: -(-getattr(nest, dim) // tile[dim]) for dim in DIMS}
+    across = tuple(Loop(dim, factor, True) for dim, factor in spread.items() if factor > 1)
+    element = tuple(Loop(dim, register[dim]) for dim in DIMS if register[dim] > 1)
+    shared = (*arrange(inner, nest, buffer), *across)
+    above = arrange(outer, nest, outside)
+    tiers = [Tier(parts.outside.name, "WIO", above if parts.buffers else (*above, *shared))]
+    tiers += _storey(parts, parts.buffers, shared)
+    tiers += _storey(parts, parts.registers, element)
+    return Tiling(tuple(tiers))
+
+
+def _storey(parts: Storeys, levels: tuple[Level, ...], loops: tuple[Loop, ...]) -> list[Tier]:
+    tiers = []
+    for i, level in enumerate(levels):
+        keeps = "".join(tensor for tensor in level.keeps if parts.keeper(levels, tensor))
+        tiers.append(Tier(level.name, keeps, loops if i == len(levels) - 1 else ()))
+    return tiers
+
+
+def tilings(nest: Nest, accelerator: Accelerator, dataflow: str) -> Iterator[Tiling]:
+    """Every member of the space, one by one: what the search is checked against on small nests."""
+    parts = storeys(accelerator, dataflow)
+    kept = "".join(tensor for tensor in TENSORS if parts.keeper(parts.registers, tensor))
+    buffered = "".join(tensor for tensor in TENSORS if parts.keeper(parts.buffers, tensor))
+    inside = capacities(accelerator, parts.registers, kept)
+    shared = capacities(accelerator, parts.buffers, buffered)
+    limits = {tensor: held for tensors, held in inside for tensor in tensors}
+    for spread in spatial(nest, accelerator, dataflow):
+        options = register_options(nest, dataflow, spread, limits)
+        for sizes in itertools.product(*(options[dim] for dim in DIMS)):
+            register = dict(zip(DIMS, sizes, strict=True))
+            if not _fits(nest, register, inside):
+                continue
+            yield from _buffered(nest, parts, spread, register, shared)
+
+
+def _buffered(
+    nest: Nest, parts: Storeys, spread: Factors, register: Factors, shared: list[tuple[str, int]]
+) -> Iterator[Tiling]:
+    tiles = {dim: -(-getattr(nest, dim) // (spread.get(dim, 1) * register[dim])) for dim in DIMS}
+    choices = [(tiles[dim],) if dim in WHOLE or not parts.buffers else ceilings(tiles[dim]) for dim in DIMS]
+    for bounds in itertools.product(*choices):
+        buffer = dict(zip(DIMS, bounds, strict=True))
+        tile = {dim: min(getattr(nest, dim), spread.get(dim, 1) * register[dim] * buffer[dim]) for dim in DIMS}
+        if not _fits(nest, tile, shared):
+            continue
+        outside = {dim: -(-tiles[dim] // buffer[dim]) for dim in DIMS}
+        for outer, inner in itertools.product(orders(nest.transposed), repeat=2):
+            if valid(outer, nest, outside) and valid(inner, nest, buffer):
+                yield build(nest, parts, spread, register, buffer, outer, inner)
+
+
+def _fits(nest: Nest, tile: Factors, groups: list[tuple[str, int]]) -> bool:
+    return all(sum(nest.size(tensor, tile) for tensor in tensors) <= held for tensors, held in groups)
