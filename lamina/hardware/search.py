@@ -8,6 +8,7 @@ each for itself with NumPy; their sum, with the meeting places at their best, is
 known tiling are evaluated in full. The lower bounds are admissible, so the result is the optimum of the space.
 """
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -47,6 +48,9 @@ def search(nest: Nest, accelerator: Accelerator, objective: Objective = "energy"
     """The best tiling of one repeat of the nest, optimal within the declared space of the dataflows asked for ("flexible"
     takes all that the accelerator's registers can express, "all" those that it names)."""
     best: Found | None = None
+    if objective == "cycles":  # many tilings take the fewest cycles: a product of both that is small prunes most of them
+        with contextlib.suppress(InputError):
+            best = search(nest, accelerator, "edp", dataflow)
     for name in candidates(accelerator, dataflow):
         found = Search(nest, accelerator, name, objective).run(best)
         best = found or best
@@ -100,7 +104,7 @@ class Outer:
         place, orders, traffics = zip(*found, strict=True)
         traffic = Traffic.concatenate(traffics)
         energy, time = cost(model, traffic)
-        rank = np.lexsort(score(objective, energy, time)[::-1])
+        rank = np.lexsort((time, energy) if objective == "energy" else (energy, energy * time))
         self.order = np.concatenate(orders)[rank]
         self.energy, self.cycles, self.traffic = energy[rank], time[rank], traffic.take(rank)
         self.dd = dd.at(np.concatenate(place)[rank])
@@ -189,8 +193,8 @@ class Search:
     # ---- pairs ----
 
     def _promising(self, first: Vector, second: Vector) -> np.ndarray:
-        slack = 1 - 1e-12  # sums in another order differ in the last digits
-        return (first * slack < self.best[0]) | ((first * slack <= self.best[0]) & (second * slack < self.best[1]))
+        more = 1 + 1e-12  # sums in another order differ in the last digits: a gain below that is none
+        return (first * more < self.best[0]) | ((first < self.best[0] * more) & (second * more < self.best[1]))
 
     def _sweep(self, kind: str, k: int) -> None:
         first, second, energy, cycles = self.lower[kind, k]
@@ -222,7 +226,7 @@ class Search:
             total = energy[inner][:, None] + refetch[:, None] * (factor[some] - 1)
             first, second = self._combined(total, cycles[inner][:, None], outer.energy[some], outer.cycles[some])
             i, o = np.nonzero(self._promising(first, second))
-            rank = np.argsort(first[i, o], kind="stable")
+            rank = np.lexsort((second[i, o], first[i, o]))
             self._evaluate(inner[i[rank]], some[o[rank]], "apart", k, energy, cycles)
 
     def _joined(self, left: np.ndarray, order: space.Order, k: int, energy: Vector, cycles: Vector) -> None:
