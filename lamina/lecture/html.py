@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lamina.hardware.mapping import ARRAY, DATAFLOWS
+from lamina.hardware.fixed import ARRAY, DATAFLOWS
 from lamina.lecture import degradation, facts, slides, summary
 from lamina.report import plot
 from lamina.report.lecture_page import Section, Table, render

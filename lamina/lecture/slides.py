@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from lamina import units
-from lamina.hardware.mapping import ARRAY, DATAFLOWS, spatial
+from lamina.hardware.fixed import ARRAY, DATAFLOWS, spatial
 from lamina.lecture import degradation, facts, summary
 from lamina.lecture.finding import Finding, Findings, Verdict
 from lamina.workload import Layer

@@ -1,6 +1,6 @@
 import pytest
 
-from lamina.hardware.mapping import DATAFLOWS, OUTPUT_STATIONARY, ROW_STATIONARY, WEIGHT_STATIONARY, bounds, spatial
+from lamina.hardware.fixed import DATAFLOWS, OUTPUT_STATIONARY, ROW_STATIONARY, WEIGHT_STATIONARY, bounds, spatial
 from lamina.lecture import slides
 from lamina.workload import Loops
 
