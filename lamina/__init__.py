@@ -22,6 +22,7 @@ _PUBLIC = {
     "trace": ("lamina.tracing.tracer", "trace"),
     "register": ("lamina.tracing.custom", "register"),
     "compare": ("lamina.cost.compare", "compare"),
+    "Session": ("lamina.infer.session", "Session"),
     "run": ("lamina.infer.session", "run"),
     "eval": ("lamina.infer.evaluate", "evaluate"),
     "grow": ("lamina.scale.growth", "grow"),
@@ -29,6 +30,7 @@ _PUBLIC = {
     "verify": ("lamina.scale.verify", "verify"),
 }
 __all__ = [
+    "Session",
     "Workload",
     "build",
     "compare",
@@ -48,7 +50,7 @@ __all__ = [
 if TYPE_CHECKING:
     from lamina.cost.compare import compare
     from lamina.infer.evaluate import evaluate as eval
-    from lamina.infer.session import run
+    from lamina.infer.session import Session, run
     from lamina.scale.growth import grow, shrink
     from lamina.scale.verify import verify
     from lamina.tracing.custom import register

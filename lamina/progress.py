@@ -9,6 +9,12 @@ T = TypeVar("T")
 PATIENCE = 2.0  # seconds before a bar appears
 
 
+def note(text: str) -> None:
+    """A line on standard error about long work; only on a terminal."""
+    if sys.stderr.isatty():
+        print(text, file=sys.stderr)
+
+
 def track(
     items: Iterable[T], label: str, total: float | None = None, weight: Callable[[T], float] | None = None
 ) -> Iterator[T]:

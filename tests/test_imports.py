@@ -62,9 +62,12 @@ TABLE = {
     "lamina.cost": Row(),
     "lamina.tracing": Row(lamina=("lamina.operators",), third=("torch",), never=("lamina.zoo",)),
     "lamina.onnx": Row(lamina=("lamina.operators",), third=("onnx", "numpy")),
-    "lamina.infer": Row(lamina=("lamina.zoo", "lamina.weights", "lamina.data"), third=("torch",)),
-    "lamina.infer.engines": Row(
-        lamina=("lamina.zoo", "lamina.weights", "lamina.data"), third=("torch",), lazy=("onnxruntime", "openvino")
+    "lamina.infer": Row(lamina=("lamina.zoo", "lamina.weights", "lamina.data"), third=("torch", "numpy")),
+    "lamina.infer.engines": Row(lamina=("lamina.zoo", "lamina.weights", "lamina.data"), third=("torch",)),
+    "lamina.infer.engines.onnxruntime": Row(third=("torch", "onnxruntime")),  # these two are imported when they start
+    "lamina.infer.engines.openvino": Row(third=("torch", "openvino")),
+    "lamina.infer.networks": Row(
+        lamina=("lamina.zoo", "lamina.weights", "lamina.data"), third=("torch",), lazy=("timm", "onnxruntime", "lamina.sources")
     ),
     "lamina.infer.export": Row(
         lamina=("lamina.zoo", "lamina.data"), third=("torch",), lazy=("onnx", "onnxscript", "onnxruntime")
@@ -80,8 +83,6 @@ TABLE = {
     "lamina.train": Row(
         lamina=("lamina.data",), third=("torch", "safetensors", "msgspec", "tomli_w"), lazy=("lamina.zoo.registry",)
     ),
-    # What follows training is evaluated as any weights are; nothing of `lamina.infer` or `lamina.report` imports training.
-    "lamina.train.finish": Row(lamina=("lamina.infer", "lamina.report"), third=("safetensors",)),
     "lamina.scale": Row(lamina=("lamina.zoo",), third=("torch",)),
     "lamina.scale.schedule": Row(lamina=("lamina.zoo", "lamina.tracing", "lamina.cost", "lamina.train"), third=("torch",)),
     "lamina.report": Row(third=("rich", "matplotlib", "jinja2")),

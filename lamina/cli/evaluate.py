@@ -2,7 +2,7 @@ from typing import Annotated
 
 import typer
 
-from lamina.cli.options import Device, Image, Json, Weights
+from lamina.cli.options import Device, Engine, Image, Json, Threads, Weights
 from lamina.cli.output import print_json
 from lamina.data import registry
 
@@ -21,6 +21,8 @@ def evaluate(
     weights: Weights = None,
     batch: Annotated[int, typer.Option("--batch", help="Pictures at a time.")] = 100,
     image: Image = None,
+    engine: Engine = "torch",
+    threads: Threads = None,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
@@ -28,7 +30,8 @@ def evaluate(
     from lamina.infer.evaluate import evaluate as measure
     from lamina.infer.session import parse_image
 
-    result = measure(model, data, weights, image=parse_image(image or []), device=device, batch=batch)
+    options = {"image": parse_image(image or []), "engine": engine, "threads": threads, "device": device}
+    result = measure(model, data, weights, batch=batch, **options)
     if json:
         print_json(result)
     else:
@@ -36,10 +39,5 @@ def evaluate(
         print(f"{model} with {result['weights']} on {data} ({result['count']:,} {things}; {result['protocol']})")
         if "bleu" in result:
             print(f"  BLEU {result['bleu']:.2f} with beam 5, {result['bleu_greedy']:.2f} greedy")
-            for key, what in (("unseen", "not"), ("seen", "also")):
-                if key in result:
-                    part = result[key]
-                    figures = f"BLEU {part['bleu']:.2f} with beam 5, {part['bleu_greedy']:.2f} greedy"
-                    print(f"  {figures}, on the {part['count']:,} whose reference is {what} a target of the training split")
         else:
             print(f"  top-1 {result['top1']:.2f} %   top-5 {result['top5']:.2f} %")

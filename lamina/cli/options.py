@@ -7,7 +7,6 @@ import typer
 
 from lamina.cost import conventions
 from lamina.errors import InputError
-from lamina.sources import FORMS
 
 
 def in_folder(path: Path | None) -> Path | None:
@@ -34,6 +33,10 @@ HtmlFile = Annotated[
 
 # ---- what runs a network ------------------------------------------------------------------------------------------------
 
+Engine = Annotated[
+    str, typer.Option("--engine", help="torch, compile, onnxruntime, openvino, or auto: the fastest here, measured once.")
+]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="The engine's threads; by default all cores.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda or mps (only the CPU has been tested so far).")]
 Weights = Annotated[str | None, typer.Option("--weights", metavar="FILE|TAG", help="A weight file, or a tag of `lamina show`.")]
 Image = Annotated[
@@ -45,7 +48,10 @@ Image = Annotated[
 
 # ---- what counts its cost -----------------------------------------------------------------------------------------------
 
-Model = Annotated[str, typer.Argument(help=f"{FORMS[0].upper()}{FORMS[1:]}.")]
+Model = Annotated[
+    str,
+    typer.Argument(help="A zoo name, timm:NAME, hf:ID_OR_DIRECTORY, FILE.onnx, FILE.py:callable or package.module:callable."),
+]
 Inputs = Annotated[
     list[str] | None,
     typer.Option("--input", metavar="[NAME=]1x3x224x224", help="An input's shape, batch first; again for further inputs."),

@@ -3,7 +3,7 @@ from typing import Annotated
 
 import typer
 
-from lamina.cli.options import Device, Image, Json, Weights
+from lamina.cli.options import Device, Engine, Image, Json, Threads, Weights
 from lamina.cli.output import print_json
 
 
@@ -13,13 +13,17 @@ def run(
     weights: Weights = None,
     top: Annotated[int, typer.Option("--top", help="How many classes to give.")] = 5,
     image: Image = None,
+    engine: Engine = "torch",
+    threads: Threads = None,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
     """What the network sees in pictures: the most probable classes of each."""
     from lamina.infer import session
+    from lamina.progress import note
 
-    results = session.run(model, inputs, weights, top=top, image=session.parse_image(image or []), device=device)
+    options = {"image": session.parse_image(image or []), "engine": engine, "threads": threads, "device": device}
+    results = session.run(model, inputs, weights, top=top, say=note, **options)
     if json:
         print_json(results)
     else:

@@ -2,7 +2,7 @@
 or among the five best, of the scores (Russakovsky et al., arXiv 1409.0575, section 4.1, as accuracy rather than error)."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from lamina.data import folder, registry
 from lamina.data.image import from_pixels, prepare
 from lamina.errors import InputError
-from lamina.infer.session import Session, session
+from lamina.infer.session import Session
 from lamina.progress import track
 from lamina.zoo import registry as zoo
 
@@ -22,18 +22,19 @@ def evaluate(
     data: str | Path,
     weights: str | Path | None = None,
     *,
-    image: Mapping[str, Any] | None = None,
-    device: str = "cpu",
     batch: int = 100,
+    **options: Any,
 ) -> dict[str, Any]:
     """{"model", "weights", "data", "protocol", "count", "top1", "top5"} on a data set's test split or a folder of pictures:
     one centre crop a picture; percent, rounded to four places. A Transformer's, on a corpus, has "bleu" (beam 5) and
-    "bleu_greedy" in place of the last two.
+    "bleu_greedy" in place of the last two. `options` are those of `Session`, or of `bleu`.
     """
-    if zoo.spec(name).family == "transformer":
+    if name in zoo.names("transformer"):
         from lamina.infer.translate import bleu
 
-        return bleu(name, data, weights, device=device)
+        if options.pop("engine", "torch") != "torch":
+            raise InputError(f"{name} translates by torch alone: leave --engine out")
+        return bleu(name, data, weights, device=options.get("device", "cpu"))
     if batch < 1:
         raise InputError(f"--batch is a positive number, not {batch}")
     if str(data) in registry.names("text"):
@@ -41,7 +42,7 @@ def evaluate(
     known = registry.names("images")
     if str(data) not in known and not os.path.exists(data):
         raise InputError(f"{data}: no such folder, nor one of the data sets {', '.join(known)}")
-    net = session(name, weights, image=image, device=device)
+    net = Session(name, weights, **options)
     if str(data) in known:
         pixels, labels = registry.DATASETS[str(data)].load("test")
         side = pixels.shape[-1] + 2 * net.image.pad

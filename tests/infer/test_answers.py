@@ -161,7 +161,7 @@ def test_cifar_network_by_formula():
     """The ResNet-20 that ships, on generated images: the formula of He et al. 2015 on its weights, and on pixels from which the
     mean and the deviation of CIFAR-10's training pixels are taken, channel by channel (125.3, 123.0, 113.9 and 63.0, 62.1,
     66.7 in the code of Zagoruyko and Komodakis 2016)."""
-    net = session.session("resnet20_cifar")
+    net = session.Session("resnet20_cifar")
     image = torch.randint(0, 256, (4, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     image[1, 0] = 255  # red, green and blue ones
     image[2, 1] = 255

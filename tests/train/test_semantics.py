@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import lamina
-from lamina.train import launch
+from lamina.train import launch, tasks
 from lamina.train.recipe import Recipe, names, read
 from lamina.zoo import registry
 from tests import training
@@ -79,7 +79,7 @@ class Reference:
 
     def __init__(self, recipe: Recipe):
         torch.manual_seed(recipe.seed)
-        self.recipe, self.task = recipe, launch.task(recipe)
+        self.recipe, self.task = recipe, tasks.task(recipe)
         self.module = registry.build(recipe.network, **recipe.changes).double()
         self.parameters = dict(self.module.named_parameters())
         self.average: Weights = {k: p.detach().clone() for k, p in self.parameters.items()}
@@ -250,13 +250,13 @@ def test_products_are_in_the_recipes_precision(precision, dtype, recipe, tmp_pat
 
 def test_a_scale_of_the_scores_comes_out_with_the_weights(recipe, tmp_path):
     """A network that is trained on half its scores answers with the softmax of half its scores."""
-    from lamina.infer.session import session
+    from lamina.infer.session import Session
 
     launch.train(read(recipe, (*SGD, "loss.scale=0.5", "epochs=3")), tmp_path / "run")
     file = tmp_path / "run" / "weights.safetensors"
     pixels = np.random.default_rng(0).integers(0, 256, (28, 28), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "x.png")
-    net = session("vit_mnist", file)
+    net = Session("vit_mnist", file)
     scores = net.module((torch.from_numpy(pixels)[None, None] / 255 - 0.1307) / 0.3081)[0].detach()
     found = {
         row["index"]: row["probability"] for row in lamina.run("vit_mnist", tmp_path / "x.png", file, top=10)[0]["predictions"]
@@ -286,7 +286,7 @@ def test_cifar_colours(name, tmp_path, monkeypatch):
         records[:, 1:1025], records[:, 1025:2049], records[:, 2049:] = 255, 100, 0
         path.write_bytes(records.tobytes())
     monkeypatch.setenv("LAMINA_DATA", str(tmp_path))
-    task = launch.task(read(name, ("validation=5",)))
+    task = tasks.task(read(name, ("validation=5",)))
     image = next(task.validation(CPU, 0, 1)).inputs[0]
     expected = [(v - m) / s for v, m, s in zip((255, 100, 0), means, deviations, strict=True)]
     size = recipe.image["size"]

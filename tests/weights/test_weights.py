@@ -51,7 +51,7 @@ def test_round_trip(resnet, tmp_path):
 def test_caffe_keys(tmp_path):
     """The key map renames every key of the public GoogLeNet, and of its auxiliary heads."""
     net = lamina.build("googlenet", aux=True)
-    rules = registry.published("googlenet")["naming"]["caffe_googlenet"]["keys"]
+    rules = registry.published()["naming"]["caffe_googlenet"]["keys"]
     caffe = {}
     for ours, value in net.state_dict().items():
         path = ours.removesuffix(".weight").removesuffix(".bias")
@@ -107,7 +107,7 @@ def test_a_known_file_of_another_variant_is_named(resnet, tmp_path, monkeypatch)
     """v1 and v1.5 have the same keys and shapes: only the file's digest tells them apart."""
     _, path = resnet
     row = {"network": "resnet50_v1_5", "tag": "X", "source": "torchvision's resnet50", "sha256": weights.sha256(path)}
-    monkeypatch.setitem(registry.published("resnet"), "weights", [row])
+    monkeypatch.setitem(registry.published(), "weights", [row])
     with pytest.raises(InputError, match="torchvision's resnet50: its weights are resnet50_v1_5's, not resnet50's"):
         lamina.load("resnet50", path)
 
@@ -158,7 +158,7 @@ def test_fetched_weights_are_checked(tmp_path, monkeypatch, resnet):
     net, path = resnet
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     row = {"network": "resnet20_cifar", "tag": "T", "url": path.as_uri(), "sha256": digest[:8], "source": "a test"}
-    monkeypatch.setitem(registry.published("resnet"), "weights", [row])
+    monkeypatch.setitem(registry.published(), "weights", [row])
     same_outputs(net, lamina.load("resnet20_cifar", "T"), (1, 3, 32, 32))
     kept = weights.cache_dir() / "weights" / path.name
     assert kept.read_bytes() == path.read_bytes()
@@ -201,14 +201,14 @@ def test_shipped_weights_are_small():
 @pytest.mark.parametrize("name", ["lenet5", "vit_mnist"])
 def test_shipped_weights_read_digits(name, data):
     """A quick look at 1,000 of the test digits; the whole set's figure is in the metadata."""
-    net = session.session(name)
+    net = session.Session(name)
     pixels, labels = mnist.load("test")
     right = (net.scores(from_pixels(pixels[:1000], net.image)).argmax(1) == labels[:1000]).sum()
     assert int(right) >= 970  # the first thousand are the harder half's
 
 
 def test_shipped_weights_see_pictures(data):
-    net = session.session("resnet20_cifar")
+    net = session.Session("resnet20_cifar")
     pixels, labels = cifar10.load("test")
     right = (net.scores(from_pixels(pixels[:1000], net.image)).argmax(1) == labels[:1000]).sum()
     assert int(right) >= 890
@@ -240,7 +240,7 @@ def test_answers_have_the_class_names_of_the_data_set(network, data, label, tmp_
         "changes": json.dumps(changes),
     }
     save_file(module.state_dict(), tmp_path / "net.safetensors", metadata)
-    net = session.session(network, tmp_path / "net.safetensors")
+    net = session.Session(network, tmp_path / "net.safetensors")
     scores = torch.zeros(len(net.classes))
     scores[9] = 1
     assert net.ranked(scores, 1)[0]["label"] == label

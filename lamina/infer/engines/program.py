@@ -1,0 +1,59 @@
+"""What an engine is given: a network, and inputs of the sizes it will meet."""
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from lamina.errors import InputError, LaminaError
+from lamina.infer.export import export_onnx
+from lamina.infer.rewrite import Rewritten, rewrite
+
+
+@dataclass(eq=False)
+class Program:
+    """A network as a module in evaluation mode, or as an ONNX file, with an `example` of its inputs.
+
+    `simplify` asks for the rewrites of `infer.rewrite`, within `memory` bytes of transformed filters; `threads` are an
+    engine's threads (None: as many as torch has).
+    """
+
+    name: str
+    example: Sequence[Tensor]
+    module: nn.Module | None = None
+    path: Path | None = None
+    threads: int | None = None
+    simplify: bool = True
+    memory: int | None = None
+
+    @property
+    def network(self) -> nn.Module:
+        """The module. Raises `InputError` for an ONNX file."""
+        if self.module is None:
+            raise InputError(f"{self.name} is an ONNX file, which torch does not run: take onnxruntime or openvino")
+        return self.module
+
+    @cached_property
+    def rewritten(self) -> Rewritten:
+        """For torch: with Winograd's convolutions where they are faster."""
+        return rewrite(self.network, self.example, memory=self.memory)
+
+    @cached_property
+    def onnx(self) -> Path:
+        """The network as an ONNX file with a free batch size; one that is made here goes with the program."""
+        if self.path is not None:
+            return self.path
+        folder = tempfile.mkdtemp(prefix="lamina-")
+        weakref.finalize(self, shutil.rmtree, folder, True)
+        module = rewrite(self.network, fast=False).module if self.simplify else self.network
+        try:
+            return export_onnx(module, self.example, Path(folder) / "network.onnx")
+        except LaminaError:
+            if module is self.network:
+                raise
+            return export_onnx(self.network, self.example, Path(folder) / "network.onnx")
