@@ -177,7 +177,7 @@ def test_channels_last_changes_nothing_but_rounding(tmp_path, monkeypatch):
     monkeypatch.setenv("LAMINA_DATA", str(tmp_path))
     ends = []
     for channels_last in ("false", "true"):
-        settings = ("batch=10", "precision=fp32", f"channels_last={channels_last}", "changes.depths=[1, 1, 1]")
+        settings = ("batch=10", "validation=0", "precision=fp32", f"channels_last={channels_last}", "changes.depths=[1, 1, 1]")
         plan = read("resnet20_cifar10", settings)
         torch.manual_seed(plan.seed)
         it = Run(plan, registry.build(plan.network, **plan.changes), tasks.task(plan), tmp_path, World())
