@@ -171,9 +171,11 @@ def test_data_that_do_not_fit_the_network(run, refused, tmp_path):
     assert error.startswith("recipe: lenet5 does not take inputs of 1x28x28 (")
     error = refused("train tiny.toml --set changes.num_classes=4 --out c", 2)
     assert error == "recipe: the data have 10 classes, and vit_mnist 4: set changes.num_classes"
-    error = refused("train resnet20_cifar10 --set data=mnist --set image.size=28 --set image.resize=28 --out d", 2)
+    error = refused(
+        "train resnet20_cifar10 --set validation=0 --set data=mnist --set image.size=28 --set image.resize=28 --out d", 2
+    )
     assert error == "1-channel pictures for a network that takes RGB"
-    grey = "--set image.channels=L --set 'image.mean=[0.5]' --set 'image.std=[0.5]'"
+    grey = "--set validation=0 --set image.channels=L --set 'image.mean=[0.5]' --set 'image.std=[0.5]'"
     assert "cifar10 has colours, and image.channels is L" in refused(f"train resnet20_cifar10 {grey} --out e", 2)
     training.write_corpus(tmp_path / "corpus")
     error = refused("train text.toml --data corpus --set changes.vocabulary=100 --out f", 2)
