@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lamina import __version__
-from lamina.cli import compare, cost, demo, evaluate, lecture, listing, run, show, table, train, translate
+from lamina.cli import compare, cost, demo, evaluate, fit, lecture, listing, roofline, run, show, table, train, translate
 from lamina.errors import InputError, LaminaError, reason
 
 app = typer.Typer(
@@ -26,6 +26,8 @@ app.command("table")(table.table)
 app.command("lecture")(lecture.lecture)
 app.command("cost")(cost.cost)
 app.command("compare")(compare.compare)
+app.command("fit")(fit.fit)
+app.command("roofline")(roofline.roofline)
 app.command("run")(run.run)
 app.command("translate")(translate.translate)
 app.command("train")(train.train)

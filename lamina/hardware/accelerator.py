@@ -129,6 +129,13 @@ class Accelerator(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.elements * (self.bits / 16) ** 2 + self.storage_bytes / 32
 
 
+def with_bits(accelerator: Accelerator, bits: int) -> Accelerator:
+    """The same accelerator with elements of another size; its memories hold more or fewer of them."""
+    changed = msgspec.structs.replace(accelerator, bits=bits)
+    check(changed)
+    return changed
+
+
 def size(amount: int | str) -> int:
     """Bytes: 110592, "108K" or "28M", in powers of 1024."""
     if isinstance(amount, int):
@@ -177,7 +184,7 @@ def parse(content: str, place: str) -> Accelerator:
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{place} is not TOML: {error}") from error
     except msgspec.ValidationError as error:
-        raise InputError(f"{place}: {_readable(str(error))}") from error
+        raise InputError(f"{place}: {readable(str(error))}") from error
     try:
         check(found)
     except LaminaError as error:
@@ -185,7 +192,7 @@ def parse(content: str, place: str) -> Accelerator:
     return found
 
 
-def _readable(message: str) -> str:
+def readable(message: str) -> str:
     """msgspec's words, with the file's own: "Object contains unknown field `cache` - at `$.level[1]`"."""
     message = re.sub(r"Object contains unknown field `(\w+)`", r"unknown key \1", message)
     message = re.sub(r"Object missing required field `(\w+)`", r"the key \1 is missing", message)

@@ -229,7 +229,7 @@ class Model:
             traffic.read(parent, np.maximum(0, served - final))
             if register:
                 traffic.write(register.name, np.maximum(0, moved - first) + macs)
-                traffic.read(register.name, macs - first)
+                traffic.read(register.name, np.maximum(0, macs - first))
         return traffic
 
     def _crossing(

@@ -202,3 +202,48 @@ def document(result: Fit) -> dict[str, Any]:
         "unit": "energy in 16-bit multiply-accumulates" if a.bits == 16 else "energy in multiply-accumulates",
         "totals": totals, "layers": layers,
     }  # fmt: skip
+
+
+# ---- every dataflow apart -------------------------------------------------------------------------------------------
+
+
+GOALS: tuple[Objective, ...] = ("energy", "cycles")
+Goals = Mapping[str, Fit]  # by what was made least
+Dataflows = Mapping[str, Goals | None]  # None where a layer does not fit
+
+
+def by_dataflow(workload: Workload, accelerator: Accelerator, each: Map = map) -> dict[str, Goals | None]:
+    """The network under each dataflow that the accelerator runs, once for the least energy and once for the fewest cycles."""
+    found: dict[str, Goals | None] = {}
+    for name in accelerator.dataflows:
+        try:
+            found[name] = {goal: fit(workload, accelerator, goal, name, each) for goal in GOALS}
+        except InputError:
+            found[name] = None
+    return found
+
+
+def compared(networks: Mapping[str, Dataflows], accelerator: Accelerator) -> dict[str, Any]:
+    """Networks by dataflows: what each costs at least in the layers that have loops, as a multiple of what the best of all
+    dataflows does, and how many layers each fixed one is the best for."""
+    rows = []
+    for model, dataflows in networks.items():
+        known = {name: goals for name, goals in dataflows.items() if goals is not None}
+        figures: dict[str, dict[str, float | None]] = {name: {} for name in dataflows}
+        for goal in GOALS:
+            values = {name: goals[goal].of_nests(goal) for name, goals in known.items()}
+            least = min(values.values())
+            for name in dataflows:
+                figures[name] |= {goal: values.get(name), f"{goal}_ratio": values[name] / least if name in values else None}
+        rows.append({"model": model, "dataflows": figures, "best": {goal: _best(known, goal) for goal in GOALS}})
+    return {"accelerator": accelerator.name, "dataflows": list(accelerator.dataflows), "networks": rows}
+
+
+def _best(known: Mapping[str, Goals], goal: str) -> dict[str, int]:
+    """For each fixed dataflow the number of layers that no other fixed one does better."""
+    fixed = {name: goals[goal].nests for name, goals in known.items() if name != "flexible"}
+    wins = dict.fromkeys(fixed, 0)
+    for layers in zip(*fixed.values(), strict=True):
+        scores = [getattr(layer, goal) for layer in layers]
+        wins[list(fixed)[scores.index(min(scores))]] += 1
+    return wins
