@@ -20,7 +20,7 @@ from torch import nn
 from lamina.data.image import from_pixels
 from lamina.lecture import degradation, slides
 from lamina.lecture.degradation import NETWORKS
-from lamina.train import launch, loop, tasks
+from lamina.train import images, launch, loop
 from lamina.train.recipe import Recipe, parse
 from lamina.weights.files import load
 from lamina.zoo import registry
@@ -52,7 +52,7 @@ def recipe(network: str, seed: int) -> Recipe:
 def norms(module: nn.Module, plan: Recipe) -> tuple[list[float], list[float]]:
     """The norms of the gradients of each convolution's filters, first to last, on one batch of training pictures, in float32,
     and those of the filters."""
-    task = tasks.Pictures(plan)
+    task = images.Images(plan)
     pixels, labels = task.pixels[:256], task.labels[:256]
     module.train().zero_grad()
     loss = nn.functional.cross_entropy(module(from_pixels(pixels, task.spec)), labels)

@@ -33,10 +33,11 @@ from torch.nn import functional as F
 
 from lamina.progress import Meter
 from lamina.train import optim
-from lamina.train.launch import keep_freed_memory
+from lamina.train.images import Images
+from lamina.train.launch import keep_freed_memory, task
 from lamina.train.loop import CHECKPOINTS, Run
 from lamina.train.recipe import Recipe, read
-from lamina.train.tasks import IGNORED, Batch, Pictures, task
+from lamina.train.tasks import IGNORED, Batch
 from lamina.train.world import CPU, World
 from lamina.zoo import registry
 
@@ -115,7 +116,7 @@ def measure(recipe: Recipe, rounds: int, folder: Path) -> dict[str, list[float]]
         ]
         first = turn % len(work)
         for name, call in [*work[first:], *work[:first], ("checkpoint", lambda: Run.save(run))]:
-            if isinstance(samples, Pictures):
+            if isinstance(samples, Images):
                 samples.plan = (-1, None)  # each turn plans its own augmentation
             torch.manual_seed(turn)  # dropout draws alike
             start = time.process_time()

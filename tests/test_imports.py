@@ -83,6 +83,8 @@ TABLE = {
     "lamina.train": Row(
         lamina=("lamina.data",), third=("torch", "safetensors", "msgspec", "tomli_w"), lazy=("lamina.zoo.registry",)
     ),
+    # What follows training is evaluated as any weights are; nothing of `lamina.infer` or `lamina.report` imports training.
+    "lamina.train.finish": Row(lamina=("lamina.infer", "lamina.report"), third=("safetensors",)),
     "lamina.scale": Row(lamina=("lamina.zoo",), third=("torch",)),
     "lamina.scale.schedule": Row(lamina=("lamina.zoo", "lamina.tracing", "lamina.cost", "lamina.train"), third=("torch",)),
     "lamina.report": Row(third=("rich", "matplotlib", "jinja2")),

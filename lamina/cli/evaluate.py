@@ -39,5 +39,10 @@ def evaluate(
         print(f"{model} with {result['weights']} on {data} ({result['count']:,} {things}; {result['protocol']})")
         if "bleu" in result:
             print(f"  BLEU {result['bleu']:.2f} with beam 5, {result['bleu_greedy']:.2f} greedy")
+            for key, what in (("unseen", "not"), ("seen", "also")):
+                if key in result:
+                    part = result[key]
+                    figures = f"BLEU {part['bleu']:.2f} with beam 5, {part['bleu_greedy']:.2f} greedy"
+                    print(f"  {figures}, on the {part['count']:,} whose reference is {what} a target of the training split")
         else:
             print(f"  top-1 {result['top1']:.2f} %   top-5 {result['top5']:.2f} %")

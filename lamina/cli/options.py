@@ -7,6 +7,7 @@ import typer
 
 from lamina.cost import conventions
 from lamina.errors import InputError
+from lamina.sources import FORMS
 
 
 def in_folder(path: Path | None) -> Path | None:
@@ -48,10 +49,7 @@ Image = Annotated[
 
 # ---- what counts its cost -----------------------------------------------------------------------------------------------
 
-Model = Annotated[
-    str,
-    typer.Argument(help="A zoo name, timm:NAME, hf:ID_OR_DIRECTORY, FILE.onnx, FILE.py:callable or package.module:callable."),
-]
+Model = Annotated[str, typer.Argument(help=f"{FORMS[0].upper()}{FORMS[1:]}.")]
 Inputs = Annotated[
     list[str] | None,
     typer.Option("--input", metavar="[NAME=]1x3x224x224", help="An input's shape, batch first; again for further inputs."),

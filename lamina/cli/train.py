@@ -10,7 +10,6 @@ from lamina.cli.options import Device, Json
 from lamina.cli.output import print_json
 from lamina.errors import LaminaError
 from lamina.extras import install_command
-from lamina.files import write
 
 Out = Annotated[Path | None, typer.Option("--out", metavar="FOLDER", help="The run's folder; by default runs/RECIPE.")]
 Data = Annotated[Path | None, typer.Option("--data", metavar="FOLDER", help="Pictures by class, or a parallel corpus.")]
@@ -50,6 +49,8 @@ def train(
         if processes.several and not launch.is_worker():
             launch.spawn(sys.argv[1:], processes)
         elif launch.train(plan, folder, data, processes, resume, _logger(folder, tensorboard, quiet=json)):
+            from lamina.train.finish import finish
+
             result = finish(plan, folder, data)
             print_json(result) if json else _show(result)
     except Interrupted as error:
@@ -90,45 +91,6 @@ def _logger(folder: Path, tensorboard: bool, quiet: bool) -> Any:
             )
 
     return log
-
-
-def finish(recipe: Any, folder: Path, data: Path | None) -> dict[str, Any]:
-    """Measure the run's weights on the test set, draw its curves, and put its result beside the published one."""
-    import json
-
-    from lamina.infer.evaluate import evaluate
-    from lamina.report import curves
-    from lamina.train import launch
-    from lamina.train.loop import METRICS, WEIGHTS
-
-    rows = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
-    curves.draw({recipe.network: rows}, f"{recipe.network} on {recipe.data}", folder / "curves.png")
-    result: dict[str, Any] = {
-        "network": recipe.network,
-        "data": recipe.data,
-        "epochs": rows[-1]["epoch"],
-        "step": rows[-1]["step"],
-    }
-    result["seconds"] = round(sum(row["seconds"] for row in rows))
-    result |= {k: v for k, v in rows[-1].items() if k.startswith("validation")}
-    test = _test_set(recipe, data)
-    if test is not None:
-        result["test"] = evaluate(recipe.network, test, folder / WEIGHTS)
-        launch.stamp(folder / WEIGHTS, {"result": json.dumps(result["test"])})
-    if recipe.mark is not None:
-        result["published"] = {"measure": recipe.mark.measure, "value": recipe.mark.value, "source": recipe.mark.source}
-    result["folder"] = str(folder)
-    write(folder / "result.json", json.dumps(result, indent=1) + "\n")
-    return result
-
-
-def _test_set(recipe: Any, data: Path | None) -> str | Path | None:
-    """Where the test part lies, if there is one: a folder of pictures has val/ or test/, one of text test.*."""
-    if data is None:
-        return recipe.data
-    if recipe.text is not None:
-        return data if data.is_file() or any(data.glob(f"test.{recipe.text.source}*")) else None
-    return next((data / name for name in ("val", "test") if (data / name).is_dir()), None)
 
 
 def _show(result: dict[str, Any]) -> None:

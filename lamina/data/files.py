@@ -1,12 +1,36 @@
 """Where data sets lie, and how they are fetched when they do not."""
 
 import gzip
+import hashlib
 import os
 import tarfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from lamina.errors import LaminaError
 from lamina.files import cache_dir, download, write
+
+_contents: ContextVar[dict[str, str] | None] = ContextVar("contents", default=None)
+
+
+@contextmanager
+def recorded() -> Iterator[dict[str, str]]:
+    """A table that gets the SHA-256 of each content that is read within the block, by the file's folder and name. Whether a
+    file is compressed (.gz) makes no difference."""
+    token = _contents.set(found := {})
+    try:
+        yield found
+    finally:
+        _contents.reset(token)
+
+
+def note(name: str, content: bytes) -> None:
+    """Add a content to the table of `recorded`, if there is one."""
+    if (found := _contents.get()) is not None:
+        found[name] = hashlib.sha256(content).hexdigest()
 
 
 def homes(name: str) -> list[Path]:
@@ -24,12 +48,13 @@ def find(name: str, file: str) -> Path | None:
 def read(path: Path) -> bytes:
     """A file's content, decompressed if its name ends in .gz. A file cut short is an error that names it."""
     try:
+        content = path.read_bytes()
         if path.suffix == ".gz":
-            with gzip.open(path, "rb") as stream:
-                return stream.read()
-        return path.read_bytes()
-    except (EOFError, OSError) as error:  # gzip.BadGzipFile is an OSError
+            content = gzip.decompress(content)
+    except (EOFError, OSError, zlib.error) as error:  # gzip.BadGzipFile is an OSError
         raise LaminaError(f"{path} cannot be read ({error}): remove it, and it is fetched again") from error
+    note(f"{path.parent.name}/{path.name.removesuffix('.gz')}", content)
+    return content
 
 
 def obtain(name: str, file: str, url: str, sha256: str) -> Path:

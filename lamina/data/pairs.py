@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -60,6 +60,38 @@ def hold_out(pairs: Sequence[Pair], count: int, seed: int) -> tuple[list[Pair], 
     held = [pairs[groups[key][int(torch.randint(len(groups[key]), (), generator=random))]] for key in chosen]
     out = {number for key in chosen for number in groups[key]}
     return [pair for number, pair in enumerate(pairs) if number not in out], held
+
+
+def without_near(pairs: Sequence[Pair], held: Sequence[Pair]) -> list[Pair]:
+    """The pairs of which neither side is near the same side of any pair in `held`: in `normal` form equal, or different in one
+    word (another one, one more or one less)."""
+    near = [_Neighbours(side) for side in zip(*held, strict=True)]
+    return [pair for pair in pairs if not any(side in there for side, there in zip(pair, near, strict=True))]
+
+
+class _Neighbours:
+    """Which sentences differ in at most one word from one of `sentences`. Two of equal length do where they are equal once the
+    words of one place are left blank; one is longer by a word where it is the other once that word is left out."""
+
+    def __init__(self, sentences: Iterable[str]):
+        words = [tuple(normal(sentence).split()) for sentence in sentences]
+        self.whole = set(words)
+        self.blank = {form for row in words for form in _blank(row)}
+        self.shorter = {form for row in words for form in _shorter(row)}
+
+    def __contains__(self, sentence: str) -> bool:
+        words = tuple(normal(sentence).split())
+        if words in self.whole or words in self.shorter:
+            return True
+        return not self.blank.isdisjoint(_blank(words)) or not self.whole.isdisjoint(_shorter(words))
+
+
+def _blank(words: tuple[str, ...]) -> list[tuple[str, ...]]:
+    return [(*words[:i], "", *words[i + 1 :]) for i in range(len(words))]
+
+
+def _shorter(words: tuple[str, ...]) -> list[tuple[str, ...]]:
+    return [(*words[:i], *words[i + 1 :]) for i in range(len(words))]
 
 
 def normal(sentence: str) -> str:

@@ -49,6 +49,7 @@ DATASETS = {
         DataSet("cifar100", "images", SPLITS, RGB | {"resize": 32}),
         DataSet("imagenet", "images", (), RGB | {"resize": 256}),
         DataSet("tatoeba", "text", TEXT_SPLITS),
+        DataSet("tatoeba_strict", "text", TEXT_SPLITS),
         DataSet("multi30k", "text", TEXT_SPLITS),
     )
 }

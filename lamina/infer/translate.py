@@ -79,20 +79,44 @@ def translator(name: str, weights: str | Path | None = None, device: str = "cpu"
 def bleu(
     name: str, corpus: str | Path, weights: str | Path | None = None, beams: int = 5, device: str = "cpu"
 ) -> dict[str, Any]:
-    """{"model", "weights", "data", "protocol", "count", "bleu", "bleu_greedy"} on a corpus' test part, by sacreBLEU (Post,
-    arXiv 1804.08771): case and punctuation count, tokens as 13a has them, one reference a sentence."""
+    """{"model", "weights", "data", "protocol", "count", "bleu", "bleu_greedy", "unseen", "seen"} on a corpus's test split, by
+    sacreBLEU (Post, arXiv 1804.08771): case and punctuation count, tokens as 13a has them, one reference per sentence.
+
+    "unseen" and "seen" have {"count", "bleu", "bleu_greedy"} of the sentences whose reference is not, or is, verbatim among the
+    targets of the corpus's training split; they are absent where no reference is, or where that split is not at hand.
+    """
     try:
         from sacrebleu.metrics.bleu import BLEU
     except ImportError as error:
         raise LaminaError(f"BLEU needs the sacrebleu package: {install_command('text')}") from error
     net = translator(name, weights, device)
     pairs = parallel_text.load(corpus, "test", net.source, net.target)
-    sources, references = [s for s, _ in pairs], [t for _, t in pairs]
+    references = [target for _, target in pairs]
+    widths = {"bleu": beams, "bleu_greedy": 1}
+    answers = {key: [row["target"] for row in net.translate([s for s, _ in pairs], width)] for key, width in widths.items()}
     measure = BLEU()
-    results = {}
-    for key, width in (("bleu", beams), ("bleu_greedy", 1)):
-        answers = [row["target"] for row in net.translate(sources, width)]
-        results[key] = round(measure.corpus_score(answers, [references]).score, 4)
-    protocol = f"{net.source} to {net.target}, test part, one reference, beam {beams} and greedy; {measure.get_signature()}"
-    head = {"model": name, "weights": net.weights, "data": str(corpus), "protocol": protocol, "count": len(pairs)}
-    return head | results
+
+    def scores(rows: Sequence[int]) -> dict[str, float]:
+        return {
+            key: round(measure.corpus_score([texts[i] for i in rows], [[references[i] for i in rows]]).score, 4)
+            for key, texts in answers.items()
+        }
+
+    whole = scores(range(len(pairs)))
+    protocol = f"{net.source} to {net.target}, test split, one reference, beam {beams} and greedy; {measure.get_signature()}"
+    result: dict[str, Any] = {"model": name, "weights": net.weights, "data": str(corpus), "protocol": protocol}
+    result |= {"count": len(pairs)} | whole
+    known = _training_targets(corpus, net)
+    seen = [i for i, text in enumerate(references) if text in known]
+    unseen = [i for i, text in enumerate(references) if text not in known]
+    if seen and unseen:
+        result["unseen"] = {"count": len(unseen)} | scores(unseen)
+        result["seen"] = {"count": len(seen)} | scores(seen)
+    return result
+
+
+def _training_targets(corpus: str | Path, net: Translator) -> set[str]:
+    try:
+        return {target for _, target in parallel_text.load(corpus, "train", net.source, net.target)}
+    except LaminaError:  # a corpus of which there is the test split alone
+        return set()

@@ -29,7 +29,7 @@ TITLES = {
     "macs": "MACs",
 }
 
-# The protocols that the slide's top-5 errors are of, as published.toml names them.
+# The protocols that the slide's top-5 errors are of, as the zoo's published figures name them.
 PROTOCOLS = {
     "alexnet": "5 networks, test",
     "vgg16": "multi-crop",

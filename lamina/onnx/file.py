@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import numpy as np
 import onnx
@@ -32,9 +33,11 @@ def load(path: Path) -> ModelProto:
     try:
         model = onnx.load_model_from_string(content)
     except Exception as error:  # the parser's own class belongs to protobuf
-        raise LaminaError(f"{path} is no ONNX file, or is cut off") from error
+        raise LaminaError(f"{path} is not an ONNX file, or is cut off") from error
+    if any(isinstance(text, bytes) for text in _strings(model)):
+        raise LaminaError(f"{path}: a name in it is not valid UTF-8")
     if not model.ir_version or not model.opset_import or not (model.graph.node or model.graph.output):
-        raise LaminaError(f"{path} is no ONNX file, or holds no graph")
+        raise LaminaError(f"{path} is not an ONNX file, or holds no graph")
     versions = {o.version for o in model.opset_import if o.domain in ("", "ai.onnx")}
     if versions and max(versions) < OLDEST:
         raise LaminaError(
@@ -49,6 +52,18 @@ def load(path: Path) -> ModelProto:
         except Exception as error:
             raise LaminaError(f"{path}: its functions cannot be inlined ({first_line(error)})") from error
     return model
+
+
+def _strings(message: Any) -> Iterator[str | bytes]:
+    """All strings of a protocol buffer. Those that are not valid UTF-8 come as bytes."""
+    for field, value in message.ListFields():
+        if field.type in (field.TYPE_STRING, field.TYPE_MESSAGE):
+            one = isinstance(value, (str, bytes)) or hasattr(value, "ListFields")
+            for item in (value,) if one else value:
+                if isinstance(item, (str, bytes)):
+                    yield item
+                else:
+                    yield from _strings(item)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 
 from lamina import operators
-from lamina.onnx.ops import Cost, norm, rule
+from lamina.onnx.costs import Cost, norm, rule
 from lamina.onnx.products import attend, channels_first, convolve, product
 from lamina.onnx.values import Node
 from lamina.operators import Shape, ShapeError, shape_text

@@ -3,7 +3,7 @@
 import math
 
 from lamina import operators
-from lamina.onnx.ops import Cost, rule
+from lamina.onnx.costs import Cost, rule
 from lamina.onnx.values import Node
 from lamina.operators import ACTIVATIONS, Padding, Shape, ShapeError, shape_text
 

@@ -1,33 +1,19 @@
-"""The record of an ONNX graph in the making: its stored tensors, layers and counts, and the `Workload` they become."""
+"""The record of an ONNX graph in the making: tensors and storages by number, stored tensors, layers and counts."""
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-from onnx import TensorProto
+from onnx import NodeProto, TensorProto
 
-from lamina.onnx.file import array
-from lamina.onnx.names import name_layers
-from lamina.onnx.values import FLOATS, QUANTISED, recorded
+from lamina.onnx.costs import Cost
+from lamina.onnx.dtypes import dtype_of, recorded
+from lamina.onnx.file import small_data
+from lamina.onnx.names import module_of
+from lamina.onnx.parameters import Stored, parameters
+from lamina.onnx.values import Node, Value, plain
 from lamina.operators import Shape
-from lamina.workload import Coverage, Kind, Layer, Lifetime, Loops, Part, Tensor, Unknown, Weight, Workload
-
-
-@dataclass(slots=True, eq=False)
-class Stored:
-    """A stored tensor: an initializer, or the value of a Constant node."""
-
-    names: tuple[str, ...]
-    shape: Shape
-    dtype: str
-    proto: TensorProto | None
-    constant_node: bool
-    used: bool = False
-    part: Part | None = None
-    table: bool = False  # rows of it are gathered
-    tied: "Stored | None" = None
+from lamina.workload import Kind, Loops, Tensor
 
 
 @dataclass(slots=True)
@@ -69,91 +55,102 @@ class Record:
         self.counted, self.free = self.counted + other.counted, self.free + other.free
 
 
-def part_of(held: Stored, op: str) -> Part:
-    """Of a parameter that no operator's definition explains: by its name, else a vector that is added is a bias."""
-    name = held.names[0].lower()
-    if "norm" in name:
-        return "norm"
-    return "bias" if name.endswith("bias") or (op == "Add" and len(held.shape) == 1) else "weight"
+class Ledger:
+    """What one reading writes down."""
+
+    def __init__(self) -> None:
+        self.record = Record()
+        self.tensors: list[tuple[Shape, str, int]] = []  # shape, type, storage
+        self.storages: list[int] = []  # bytes
+        self.stored: dict[tuple[str, str], Stored] = {}  # by the graph's place and the name
+
+    def activation(self, shape: Shape, dtype: str, like: Value | None = None) -> Value:
+        """A new tensor, in a storage of its own or in that of `like`."""
+        storage = self.tensors[like.tensor][2] if like is not None and like.tensor is not None else len(self.storages)
+        if storage == len(self.storages):
+            self.storages.append(Tensor(0, shape, recorded(dtype), 0, 0, "activation", False).bytes)
+        self.tensors.append((shape, dtype, storage))
+        return Value(shape, dtype, tensor=len(self.tensors) - 1)
+
+    def initializer(self, tensor: TensorProto, where: str) -> Value:
+        return self._stored(tensor, where, tensor.name, where + tensor.name)
+
+    def constant(self, tensor: TensorProto, label: str, name: str) -> Value:
+        """The value of the Constant node `label`, whose output has the name."""
+        return self._stored(tensor, label, name, name, constant_node=True)
+
+    def sparse(self, values: TensorProto, shape: Shape, where: str) -> Value:
+        """A sparse initializer, which is as large as the tensor that it stands for."""
+        key = (where, values.name)
+        held = self.stored.setdefault(key, Stored((where + values.name,), shape, dtype_of(values.data_type), None, False))
+        return Value(shape, held.dtype, None, True, (held,))
+
+    def _stored(self, tensor: TensorProto, where: str, key: str, name: str, constant_node: bool = False) -> Value:
+        """A graph that is read twice (a loop's body) stores its tensors once."""
+        shape, dtype = tuple(tensor.dims), dtype_of(tensor.data_type)
+        held = self.stored.setdefault((where, key), Stored((name,), shape, dtype, tensor, constant_node))
+        return Value(shape, dtype, small_data(tensor), True, (held,))
+
+    def operator(self, node: Node, cost: Cost | None, known: bool) -> list[Value]:
+        """Record a node that runs each time; its outputs are new tensors, a view's in its input's storage. Without a cost
+        its operator is unknown, or, if `known`, its sizes are."""
+        kind = "other" if cost is None else cost.kind
+        weights = parameters(node)
+        viewed = node.inputs[0] if kind == "view" and node.inputs else None
+        results = [
+            self.activation(shape, dtype, viewed) if shape is not None and name else Value(shape, dtype)
+            for (shape, dtype), name in zip(node.outputs, node.proto.output, strict=False)
+        ]
+        inputs = [v.tensor for v in node.inputs if v is not None and v.tensor is not None]
+        step = self.step(node.proto, node.label, node.attributes, kind, inputs, results, weights)
+        if cost is None:
+            name = f"{node.domain}.{node.op}" if node.domain else node.op
+            name += " (its sizes depend on values)" if known else ""
+            step.unknown = (name, _shapes(node.inputs), _shapes(results))
+            return results
+        step.loops, step.ops = cost.loops, cost.ops
+        if kind in ("view", "copy", "embedding"):
+            self.record.free += 1
+        else:
+            self.record.counted += 1
+        return results
+
+    def step(
+        self,
+        proto: NodeProto,
+        label: str,
+        attributes: dict[str, Any],
+        kind: Kind,
+        inputs: list[int],
+        results: Sequence[Value],
+        weights: Sequence[Stored] = (),
+    ) -> Step:
+        """A layer."""
+        module, module_type = module_of(proto, label, kind, weights)
+        outputs = [v.tensor for v in results if v.tensor is not None]
+        made = Step(label, module, module_type, proto.op_type, kind, plain(attributes), inputs, outputs, list(weights))
+        self.record.steps.append(made)
+        return made
+
+    def control(
+        self,
+        proto: NodeProto,
+        label: str,
+        attributes: dict[str, Any],
+        kind: Kind,
+        values: Sequence[Value | None],
+        results: Sequence[Value],
+        unknown: str = "",
+    ) -> None:
+        """An If, Loop or Scan: it moves `values` to its `results`, and is listed as unknown with the reason, if there is
+        one."""
+        inputs = dict.fromkeys(v.tensor for v in values if v is not None and v.tensor is not None)
+        step = self.step(proto, label, attributes, kind, list(inputs), results)
+        if unknown:
+            step.unknown = (f"{proto.op_type} ({unknown})", _shapes(values), _shapes(results))
+        else:
+            self.record.free += 1
 
 
-def tie(stored: Iterable[Stored]) -> None:
-    """Find the transposed copy of an embedding table that feeds a product."""
-    tables = [held for held in stored if held.table and len(held.shape) == 2]
-    for table in tables:
-        for held in stored:
-            if held.part == "weight" and not held.table and held.shape == table.shape[::-1] and held.dtype == table.dtype:
-                a, b = (array(x.proto) if x.proto and not x.proto.external_data else None for x in (table, held))
-                if a is not None and b is not None and a.size > 1 and a.flat[0] != a.flat[-1] and np.array_equal(a, b.T):
-                    held.tied = table
-
-
-def weigh(stored: Sequence[Stored]) -> tuple[dict[Stored, Weight], int]:
-    """The weights in the file's order, tied ones once, and the elements of the buffers."""
-    for held in stored:
-        if not held.used and held.dtype in FLOATS and math.prod(held.shape) > 1 and not held.constant_node:
-            held.part = part_of(held, "")
-    tie(stored)
-    weights: dict[Stored, Weight] = {}
-    names: dict[Stored, tuple[str, ...]] = {}
-    for held in stored:
-        root = held.tied or held
-        names[root] = (*names.get(root, ()), *held.names)
-    buffers = 0
-    for held in stored:
-        if held.part is None:
-            if held.dtype in FLOATS | QUANTISED and not held.constant_node and math.prod(held.shape) > 1:
-                buffers += math.prod(held.shape)
-        elif held.tied is None:
-            floating = held.dtype in FLOATS
-            weights[held] = Weight(names[held], held.shape, recorded(held.dtype), len(weights), held.part, floating)
-    weights.update({held: weights[held.tied] for held in stored if held.tied is not None})
-    return weights, buffers
-
-
-def finish(
-    name: str,
-    record: Record,
-    made: Sequence[tuple[Shape, str, int]],
-    storages: Sequence[int],
-    stored: Sequence[Stored],
-    entered: Sequence[int],
-    ends: set[int | None],
-) -> Workload:
-    """The workload of a record. `made` are the tensors by number (shape, type, storage), `storages` their bytes, `entered`
-    and `ends` the numbers of the network's inputs and outputs."""
-    last = len(record.steps) - 1
-    sources = set(entered)
-    weights, buffers = weigh(stored)
-    tensors = []
-    for number, (shape, dtype, storage) in enumerate(made):
-        role = "input" if number in sources else "output" if number in ends else "activation"
-        tensors.append(Tensor(number, shape, recorded(dtype), storage, storages[storage], role, False))
-    names, calls = name_layers(record.steps)
-    layers: list[Layer] = []
-    unknown: list[Unknown] = []
-    for step, label, call in zip(record.steps, names, calls, strict=True):
-        own = tuple({weights[held].storage: weights[held] for held in step.weights}.values())
-        given, results = tuple(tensors[n] for n in step.inputs), tuple(tensors[n] for n in step.outputs)
-        layers.append(
-            Layer(label, step.module, step.module_type, call, step.kind, step.op, step.attributes, given, results, own,
-                  step.loops, step.ops)
-        )  # fmt: skip
-        if step.unknown is not None:
-            unknown.append(Unknown(step.unknown[0], label, *step.unknown[1:]))
-    lives: dict[int, list[int]] = {tensors[n].storage: [-1, last] for n in entered}
-    for index, layer in enumerate(layers):
-        for t in (*layer.inputs, *layer.outputs):
-            life = lives.setdefault(t.storage, [index, index])
-            life[1] = last if t.role == "output" else max(life[1], index)
-    return Workload(
-        name=name,
-        mode="eval",
-        inputs=tuple(tensors[n] for n in entered),
-        layers=tuple(layers),
-        weights=tuple({w.storage: w for w in weights.values()}.values()),
-        buffers=buffers,
-        lifetimes=tuple(Lifetime(s, storages[s], born, freed) for s, (born, freed) in sorted(lives.items())),
-        lifetime_rule="last use",
-        coverage=Coverage(record.counted, record.free, tuple(unknown)),
-    )
+def _shapes(values: Sequence[Value | None]) -> tuple[Shape, ...]:
+    return tuple(v.shape for v in values if v is not None and v.shape is not None)

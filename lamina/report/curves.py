@@ -1,10 +1,11 @@
 """Learning curves of training runs, as PNG files."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lamina.errors import LaminaError
+from lamina.files import write
 from lamina.report.plot import COLOURS, _figure, _style
 
 Rows = Sequence[Mapping[str, Any]]
@@ -44,7 +45,6 @@ def draw(runs: Mapping[str, Rows], title: str, path: Path) -> None:
             ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
             ax.grid(axis="y")
             ax.legend()
-        try:
-            figure.savefig(path, format="png", dpi=144, facecolor="white", transparent=False)
-        except OSError as error:
-            raise LaminaError(f"{path} cannot be written: {error.strerror or error}") from error
+        content = io.BytesIO()
+        figure.savefig(content, format="png", dpi=144, facecolor="white", transparent=False)
+        write(path, content.getvalue())

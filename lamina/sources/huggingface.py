@@ -9,10 +9,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lamina.errors import InputError, LaminaError, first_line
-from lamina.sources import Input, Shape, Shapes, Source
+from lamina.sources.source import Input, Shape, Shapes, Source
 from lamina.workload import Layer, Workload
 
 if TYPE_CHECKING:
@@ -25,44 +25,65 @@ SECOND = 16000  # samples of one second of speech
 
 
 @dataclass(frozen=True)
-class Transformers(Source):
+class HuggingFace(Source):
     """A network of transformers, with its config (`config.json`)."""
+
+    form: ClassVar[str] = "hf:ID_OR_DIRECTORY"
+
+    @classmethod
+    def claims(cls, model: str) -> bool:
+        return model.startswith("hf:")
+
+    @classmethod
+    def read(cls, model: str) -> "HuggingFace":
+        try:
+            import transformers  # noqa: F401  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            raise InputError(f"{model}: needs transformers: pip install transformers") from error
+        where = model.removeprefix("hf:")
+        path = Path(where) / "config.json" if Path(where).is_dir() else _fetch(model, where)
+        if not path.is_file():
+            raise InputError(f"{model}: there is no config.json in {where}")
+        module = _build(model, path)
+        config = module.config
+        return cls(model, module, {name: _default(model, name, config) for name in _arguments(module, config)})
 
     def shapes(self, inputs: Shapes | None = None, past: int = 0) -> dict[str, Shape]:
         shapes = super().shapes(inputs, past)
-        new = next((n for n in ("decoder_input_ids", "input_ids") if n in shapes), None)
+        new = _decoded(shapes)
         if past and new is not None and not {None, new} & set(inputs or {}):
             shapes[new] = (shapes[new][0], 1)
         return shapes
 
-    def _check_past(self, past: int) -> None:
+    def check_past(self, past: int) -> None:
+        module: Any = self.module
         if past < 0:
             raise InputError(f"{self.name}: a past has 0 tokens or more, not {past}")
-        if past and not self._is_generative():
-            raise InputError(f"{self.name}: {type(self.module).__name__} generates no text: it has no past to continue")
+        if past and not module.can_generate():
+            raise InputError(f"{self.name}: {type(module).__name__} generates no text: it has no past to continue")
 
-    def _is_generative(self) -> bool:
-        module: Any = self.module
-        return bool(module.can_generate())
-
-    def _trace(self, trace: Any, tensors: dict[str, "torch.Tensor"], past: int, name: str) -> Workload:
+    def trace(self, tensors: Mapping[str, "torch.Tensor"], past: int, name: str) -> Workload:
         """Without a mask, if the network does not make one by values of its own; then attention knows that it is causal."""
         try:
-            work = self._step(trace, tensors, past, name, masked=False)
+            work = self._call(tensors, past, name, masked=False)
         except InputError:
             if "input_ids" not in "".join(tensors):
                 raise
-            work = self._step(trace, tensors, past, name, masked=True)
-        return self._annotate(work)
+            work = self._call(tensors, past, name, masked=True)
+        new = _decoded(tensors)
+        return self._annotate(work, tensors[new].shape[1] if past and new is not None else None)
 
-    def _step(self, trace: Any, tensors: dict[str, "torch.Tensor"], past: int, name: str, masked: bool) -> Workload:
+    def _call(self, tensors: Mapping[str, "torch.Tensor"], past: int, name: str, masked: bool) -> Workload:
+        from lamina.tracing.tracer import trace
+
         module: Any = self.module
         known = self.arguments()
         if not past:
             extras = {"use_cache": False} if "use_cache" in known else {}
             return trace(module, name=name, **tensors, **self._positions(tensors, 0, masked), **extras)
-        key = "decoder_input_ids" if "decoder_input_ids" in tensors else "input_ids"
-        before = tensors | {key: tensors[key].new_empty((tensors[key].shape[0], past))}
+        key = _decoded(tensors)
+        assert key is not None  # a network that generates text has it
+        before = {**tensors, key: tensors[key].new_empty((tensors[key].shape[0], past))}
         results: list[Any] = []
         call = {**before, **self._positions(before, 0, masked), "use_cache": True}
         trace(lambda: results.append(module(**call)))  # the cache, as the network itself makes it of so many tokens
@@ -89,9 +110,12 @@ class Transformers(Source):
                 given[mask] = torch.empty((batch, 1, length, past + length), dtype=torch.bool, device="meta")
         return given
 
-    def _annotate(self, work: Workload) -> Workload:
-        """Say of attention under a mask that it is causal (`causal`) and how many keys a query sees at most (`window`), and
-        of products with experts how many there are and how many a token goes to (`experts`)."""
+    def _annotate(self, work: Workload, new: int | None) -> Workload:
+        """Say of attention under a mask that it is causal (`causal`), how the mask lies (`aligned`) and how many keys a query
+        sees at most (`window`), and of products with experts how many there are and how many a token goes to (`experts`).
+
+        `new` is the number of tokens that follow a past: one token sees all keys, of several the last one does.
+        """
         module: Any = self.module
         modules = dict(module.named_modules())
 
@@ -99,10 +123,7 @@ class Transformers(Source):
             owner = modules.get(layer.module)
             found: dict[str, Any] = {}
             if layer.op == "scaled_dot_product_attention" and layer.inputs[0].shape[-2] > 1:
-                found["causal"] = layer.attributes.get("causal") or bool(getattr(owner, "is_causal", False))
-                window = _window(owner, module.config)
-                if found["causal"] and window and window < layer.inputs[1].shape[-2]:
-                    found["window"] = window
+                found = self._mask(layer, owner, new)
             experts, chosen = _experts(owner), _first(module.config, "num_experts_per_tok", "num_experts_per_token", "moe_topk")
             if experts and chosen and (layer.loops or layer.weights):
                 found["experts"] = (experts, chosen)
@@ -110,20 +131,27 @@ class Transformers(Source):
 
         return replace(work, layers=tuple(annotated(layer) for layer in work.layers))
 
+    def _mask(self, layer: Layer, owner: Any, new: int | None) -> dict[str, Any]:
+        """What `_annotate` says of the mask of an attention with several queries."""
+        module: Any = self.module
+        queries, keys = layer.inputs[0].shape[-2], layer.inputs[1].shape[-2]
+        causal = layer.attributes.get("causal") or bool(getattr(owner, "is_causal", False))
+        if causal and new is not None:
+            if new == 1 or queries != new:  # the heads that share their keys may be laid out as queries
+                return {"causal": False}
+            if "aligned" not in layer.attributes:
+                return {"causal": True, "aligned": "bottom right"} | _limited(owner, module.config, keys)
+        return {"causal": causal} | (_limited(owner, module.config, keys) if causal else {})
 
-def read(model: str) -> Transformers:
-    """The network of `hf:DIRECTORY` or `hf:ID`. Raises `InputError` (or `LaminaError` without a network), one line."""
-    try:
-        import transformers  # noqa: F401  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise InputError(f"{model}: needs transformers: pip install transformers") from error
-    where = model.removeprefix("hf:")
-    path = Path(where) / "config.json" if Path(where).is_dir() else _fetch(model, where)
-    if not path.is_file():
-        raise InputError(f"{model}: there is no config.json in {where}")
-    module = _build(model, path)
-    config = module.config
-    return Transformers(model, module, {name: _default(model, name, config) for name in _arguments(module, config)})
+
+def _decoded(named: Mapping[str, Any]) -> str | None:
+    """The input whose tokens a step continues: the decoder's where there is one."""
+    return next((name for name in ("decoder_input_ids", "input_ids") if name in named), None)
+
+
+def _limited(owner: Any, config: Any, keys: int) -> dict[str, int]:
+    window = _window(owner, config)
+    return {"window": window} if window and window < keys else {}
 
 
 def _fetch(model: str, where: str) -> Path:

@@ -4,20 +4,25 @@ import contextlib
 import ctypes
 import logging
 import os
-import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from lamina import files
+from lamina.data import registry
+from lamina.data.files import recorded
 from lamina.errors import InputError, LaminaError, first_line, reason
+from lamina.train import provenance
+from lamina.train.images import ImageFiles, Images
 from lamina.train.loop import CHECKPOINTS, CONFIG, Run
 from lamina.train.recipe import Recipe, difference, dump, read
-from lamina.train.tasks import check, task
+from lamina.train.tasks import Task, check
+from lamina.train.translation import Translation
 from lamina.train.world import World
 
 try:
@@ -91,8 +96,6 @@ def train(
 
     With `resume`, the run that `out` holds goes on from its newest complete checkpoint; without, `out` must hold none.
     """
-    from lamina.zoo.registry import build
-
     processes = processes or Processes()
     if processes.threads:
         torch.set_num_threads(processes.threads)
@@ -103,17 +106,15 @@ def train(
                 prepare(recipe, out, resume)
         with world.together():
             torch.manual_seed(recipe.seed)
-            samples = task(recipe, data)
-            # A list of a TOML file stands for a tuple.
-            changes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in recipe.changes.items()}
-            try:
-                module = build(recipe.network, **changes)
-            except (TypeError, ArithmeticError) as error:  # a string for a number, a width of 0
-                raise InputError(f"recipe: {recipe.network} cannot be built with its changes ({first_line(error)})") from error
+            with recorded() as contents:
+                samples = task(recipe, data)
+            module = network(recipe)
             check(module, samples, recipe)
+            if world.rank == 0:
+                provenance.start(out, recipe, contents, begun=resume and (out / CHECKPOINTS).is_dir())
         run = Run(recipe, module, samples, out, world, processes.shard)
         if resume and not run.resume() and world.rank == 0 and (out / CHECKPOINTS).is_dir():
-            print(f"lamina: {out} has no complete checkpoint: starting anew", file=sys.stderr)
+            print(f"lamina: {out} has no complete checkpoint: starting from the beginning", file=sys.stderr)
         row = run.train(log)
         return row if world.rank == 0 else None
 
@@ -154,21 +155,34 @@ def prepare(recipe: Recipe, out: Path, resume: bool) -> None:
     files.write(config, dump(recipe))
 
 
-def stamp(weights: Path, facts: Mapping[str, str]) -> None:
-    """Write further facts into the metadata of a safetensors file: its result, and the commit of this code, if the code is
-    a checkout's."""
-    from safetensors import safe_open
-    from safetensors.torch import load_file, save
+def task(recipe: Recipe, data: Path | None = None) -> Task:
+    """The recipe's data: a data set by name, a folder of images, or a parallel corpus."""
+    known = registry.names("images")
+    if recipe.text is not None:
+        return Translation(recipe, data)
+    if recipe.data in known:
+        if data is not None:
+            raise InputError(f"{recipe.data} is looked for in $LAMINA_DATA; --data is for image_folder and for corpora")
+        return Images(recipe)
+    if recipe.data == "image_folder":
+        if data is None:
+            raise InputError(f"{recipe.network}: say where the images are, as in --data FOLDER (one folder per class)")
+        return ImageFiles(recipe, data)
+    raise InputError(
+        f"recipe: data is one of {', '.join(known)}, image_folder or, with a [text] table, a corpus; not {recipe.data!r}"
+    )
 
-    with safe_open(weights, "pt") as file:
-        metadata = dict(file.metadata()) | dict(facts)
-    folder = Path(__file__).parent
-    git = ["git", "-C", str(folder)]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        subprocess.run([*git, "ls-files", "--error-unmatch", __file__], check=True, capture_output=True, timeout=10)
-        head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True, timeout=10)
-        metadata["commit"] = head.stdout.strip()
-    files.write(weights, save(load_file(weights), metadata))
+
+def network(recipe: Recipe) -> nn.Module:
+    """The recipe's network with its changes, initialised by torch's global generator."""
+    from lamina.zoo.registry import build
+
+    # A list of a TOML file stands for a tuple.
+    changes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in recipe.changes.items()}
+    try:
+        return build(recipe.network, **changes)
+    except (TypeError, ArithmeticError) as error:  # a string for a number, a width of 0
+        raise InputError(f"recipe: {recipe.network} cannot be built with its changes ({first_line(error)})") from error
 
 
 def spawn(arguments: list[str], processes: Processes) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from lamina import files
 from lamina.errors import LaminaError
 from lamina.progress import Meter
-from lamina.train import checkpoint, optim
+from lamina.train import checkpoint, optim, provenance
 from lamina.train.recipe import Recipe, difference, dump, loads
 from lamina.train.tasks import IGNORED, Batch, Task, loss
 from lamina.train.world import World, full, sharded, spread
@@ -330,6 +330,8 @@ class Run:
             "score_scale": str(recipe.loss.scale),
         }
         metadata |= getattr(self.task, "metadata", {})
+        if made := provenance.read(self.out):
+            metadata["provenance"] = json.dumps(made)
         self._write(WEIGHTS, save({k: v.detach().cpu().contiguous().clone() for k, v in weights.items()}, metadata))
 
     @contextlib.contextmanager

@@ -23,7 +23,7 @@ BelowOne = Annotated[float, Meta(ge=0, lt=1)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
-class Optimizer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Optimizer(Struct, frozen=True, forbid_unknown_fields=True):
     """`weight_decay` acts on matrices and filters alone, unless `decay_all`: then on biases and norms too, as in the papers
     up to 2016. Adam adds it to the gradient, AdamW to the update (Loshchilov and Hutter, arXiv 1711.05101)."""
 
@@ -41,7 +41,7 @@ class Optimizer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise InputError("nesterov = true needs a momentum above 0")
 
 
-class Schedule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Schedule(Struct, frozen=True, forbid_unknown_fields=True):
     """The learning rate over the steps, after a linear rise over `warmup` steps.
 
     "steps" multiplies by `gamma` at each of `milestones` (in epochs); "cosine" and "linear" fall to `final` times the peak at
@@ -59,7 +59,7 @@ class Schedule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             raise InputError(f"milestones are epochs in ascending order, not {list(self.milestones)}")
 
 
-class Augmentation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Augmentation(Struct, frozen=True, forbid_unknown_fields=True):
     """Images in memory: `crop` pixels of zeros on each side and a random window of the old size; mirrored half of the time; a
     square of `cutout` pixels set to zero (DeVries and Taylor, arXiv 1708.04552). Image files: `area` is the smallest and the
     largest share of a random crop (Szegedy et al. 2014, section 6; none: the recipe's own centre crop)."""
@@ -74,7 +74,7 @@ class Augmentation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise InputError(f"area is two shares above 0, the smaller first, not {list(self.area)}")
 
 
-class Loss(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Loss(Struct, frozen=True, forbid_unknown_fields=True):
     """Cross-entropy of `scale` times the scores, plus that of the auxiliary heads times `aux` (Szegedy et al. 2014, section
     5: 0.3)."""
 
@@ -83,7 +83,7 @@ class Loss(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     aux: NotNegative = 0.3
 
 
-class Text(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Text(Struct, frozen=True, forbid_unknown_fields=True):
     """Languages are columns or file suffixes of the corpus; one byte-pair encoding of `vocabulary` tokens serves both.
     Pairs longer than `max_length` tokens are left out of training."""
 
@@ -93,7 +93,7 @@ class Text(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_length: AtLeastOne = 128
 
 
-class Mark(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Mark(Struct, frozen=True, forbid_unknown_fields=True):
     """A published result that ours is compared with: "top1" in percent, or "bleu"."""
 
     measure: Literal["top1", "bleu"]
@@ -101,7 +101,7 @@ class Mark(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     source: str
 
 
-class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     """`batch` is in images, or for text in tokens of the longer side. `validation` samples are held out of the training split
     by seed; with `select = "best"` they choose the epoch, and the test split never does."""
 

@@ -84,7 +84,7 @@ def _describe(entry: registry.Spec, path: Path) -> WeightFile:
         changes = json.loads(metadata.get("changes", "{}"))
         return WeightFile(path.name, path, json.loads(metadata["image"]), metadata.get("data", ""), scale, changes)
     digest = sha256(path)
-    for row in registry.published().get("weights", ()):
+    for row in (row for family in registry.FAMILIES for row in registry.published(family).get("weights", ())):
         if row.get("sha256") and digest.startswith(row["sha256"]):
             if row["network"] != entry.name:
                 raise InputError(f"{path} is {row['source']}: its weights are {row['network']}'s, not {entry.name}'s")
@@ -127,8 +127,8 @@ def _from_hub(entry: registry.Spec, repository: str) -> WeightFile:
 
 def _check_variant(entry: registry.Spec, repository: str, config: Mapping[str, Any]) -> None:
     """Refuse the weights of a network that has the same keys and shapes but is another one, as the hub's config.json tells."""
-    for row in registry.published()["hub"]:
-        if row["family"] == entry.family and re.search(row["matches"], json.dumps(config.get(row["setting"]))):
+    for row in registry.published(entry.family).get("hub", ()):
+        if re.search(row["matches"], json.dumps(config.get(row["setting"]))):
             theirs = replace(entry.config, **{row["field"]: row["value"]})
             fitting = [name for name in registry.names(entry.family) if registry.spec(name).config == theirs]
             if fitting and entry.name not in fitting:

@@ -1,7 +1,9 @@
 """Fitting the tensors of a weight file to a network: other people's names, other numbers of classes, channels, pixels.
 
-The names are tables of `published.toml`: `keys` renames (the first rule that fits a key alone), `axes` reorders and merges
-the axes of the tensors so renamed, `join` concatenates what is one matrix here, `optional` are keys that may be left over.
+The names are tables of `zoo/published/FAMILY.toml`. A file that has a key that `marker` fits is renamed by `keys` (the first
+rule that fits a key alone); `axes` then groups the axes of tensors into new ones (`[[1], [0]]` transposes a matrix), `join`
+concatenates what is one matrix here, and `optional` are keys that may be left over. Tables are tried in the file's order, and
+one may lead to the names of a later one.
 """
 
 import math
@@ -34,13 +36,13 @@ class Report:
 
 
 def naming(entry: registry.Spec, state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The key naming of `published.toml` whose marker the file's keys show; empty where they are ours."""
+    """The family's naming whose marker the file's keys show; empty where they are ours."""
     return next((table for table in _namings(entry) if _marked(table, state)), {})
 
 
 def _namings(entry: registry.Spec) -> list[Mapping[str, Any]]:
-    tables = registry.published()["naming"].values()
-    return [t for t in tables if t["family"] == entry.family and t.get("network", entry.name) == entry.name]
+    tables = registry.published(entry.family).get("naming", {}).values()
+    return [t for t in tables if t.get("network", entry.name) == entry.name]
 
 
 def _marked(table: Mapping[str, Any], state: Mapping[str, Any]) -> bool:

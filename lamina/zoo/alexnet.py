@@ -42,14 +42,14 @@ class Net(nn.Module):
         for _ in range(3):
             side = (side - 3) // 2 + 1
         if side < 1:
-            raise ValueError(f"img_size {config.img_size} is too small: nothing is left behind the three pools")
+            raise ValueError(f"img_size {config.img_size} is too small: nothing is left after the three pools")
         self.fc6 = nn.Linear(c5 * side * side, config.hidden)
         self.fc7 = nn.Linear(config.hidden, config.hidden)
         self.fc8 = nn.Linear(config.hidden, config.num_classes)
         self.drop = nn.Dropout(config.dropout)
 
     def init_weights(self) -> None:
-        """Section 5: normal of deviation .01; biases 1 in layers 2, 4, 5 and the hidden ones, 0 elsewhere. (Networks
+        """Section 5: normal of standard deviation 0.01; biases 1 in layers 2, 4, 5 and the hidden ones, 0 elsewhere. (Networks
         without LRN are not trained so in the literature: they get He initialisation.)"""
         for name, module in self.named_modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):

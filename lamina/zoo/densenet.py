@@ -23,9 +23,9 @@ class Config:
     growth: int = 32  # k, the maps that a layer adds
     stem_channels: int = 64
     bottleneck: bool = True  # a 1x1 convolution to 4k maps before each 3x3
-    compression: float = 0.5  # theta: this share of the maps, rounded down, is left behind a transition
+    compression: float = 0.5  # theta: this share of the maps, rounded down, is left after a transition
     stem: Literal["imagenet", "cifar"] = "imagenet"
-    dropout: float = 0.0  # behind every convolution but the first: .2 where the paper trains without augmentation
+    dropout: float = 0.0  # after every convolution but the first: 0.2 where the paper trains without augmentation
     # Training keeps no concatenation and no normalised map of a dense layer, but computes them again in the backward pass
     # (G. Pleiss et al., "Memory-efficient implementation of DenseNets", arXiv 1707.06990). No result changes.
     recompute: bool = False
@@ -166,30 +166,46 @@ def check(config: Config) -> None:
         raise ValueError(f"compression is over 0 and at most 1, not {config.compression}")
     side = -(-config.img_size // 4) if config.stem == "imagenet" else config.img_size
     if side >> (len(config.depths) - 1) < 1:
-        raise ValueError(f"img_size {config.img_size} is too small: nothing is left behind the pools")
+        raise ValueError(f"img_size {config.img_size} is too small: nothing is left after the pools")
 
 
 def _imagenet(depths: tuple[int, ...], growth: int = 32) -> Config:
     """Table 1: 2k maps in the stem."""
-    return Config(depths, growth, stem_channels=2 * growth)
+    return Config(depths=depths, growth=growth, stem_channels=2 * growth)
 
 
 def _cifar(layers: int, growth: int) -> Config:
     """Section 3, "implementation details": three blocks, 16 maps in the stem. (The authors' code has 2k here too.)"""
-    return Config(3 * ((layers - 4) // 3,), growth, 16, False, 1.0, "cifar", num_classes=10, img_size=32)
+    return Config(
+        depths=3 * ((layers - 4) // 3,),
+        growth=growth,
+        stem_channels=16,
+        bottleneck=False,
+        compression=1.0,
+        stem="cifar",
+        num_classes=10,
+        img_size=32,
+    )
 
 
 def _cifar_bc(layers: int, growth: int) -> Config:
     """The same with bottlenecks, which halve the number of layers, and compression; 2k maps in the stem."""
-    return Config(3 * ((layers - 4) // 6,), growth, 2 * growth, stem="cifar", num_classes=10, img_size=32)
+    return Config(
+        depths=3 * ((layers - 4) // 6,),
+        growth=growth,
+        stem_channels=2 * growth,
+        stem="cifar",
+        num_classes=10,
+        img_size=32,
+    )
 
 
 VARIANTS = {
-    "densenet121": _imagenet((6, 12, 24, 16)),
-    "densenet161": _imagenet((6, 12, 36, 24), growth=48),
-    "densenet169": _imagenet((6, 12, 32, 32)),
-    "densenet201": _imagenet((6, 12, 48, 32)),
-    "densenet264": _imagenet((6, 12, 64, 48)),
+    "densenet121": _imagenet(depths=(6, 12, 24, 16)),
+    "densenet161": _imagenet(depths=(6, 12, 36, 24), growth=48),
+    "densenet169": _imagenet(depths=(6, 12, 32, 32)),
+    "densenet201": _imagenet(depths=(6, 12, 48, 32)),
+    "densenet264": _imagenet(depths=(6, 12, 64, 48)),
     **{f"densenet_{layers}_{k}_cifar": _cifar(layers, k) for layers, k in ((40, 12), (100, 12), (100, 24))},
     **{f"densenet_bc_{layers}_{k}_cifar": _cifar_bc(layers, k) for layers, k in ((100, 12), (250, 24), (190, 40))},
 }

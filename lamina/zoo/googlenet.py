@@ -95,7 +95,7 @@ class AuxHead(nn.Module):
 
 class Net(nn.Module):
     """(B, 3, 224, 224) to logits (B, 1000). With `aux=True` and in training mode the result is (logits, logits of the head
-    on 4a, logits of the head on 4d); the paper adds the latter two losses with weight .3."""
+    on 4a, logits of the head on 4d); the paper adds the latter two losses with weight 0.3."""
 
     def __init__(self, config: Config):
         super().__init__()
@@ -128,7 +128,7 @@ class Net(nn.Module):
         self.fc = nn.Linear(self.inception_5b.channels, config.num_classes)
 
     def init_weights(self) -> None:
-        """The paper is silent: the public Caffe model draws weights by Glorot's uniform rule, with biases of .2."""
+        """The paper is silent: the public Caffe model draws weights by Glorot's uniform rule, with biases of 0.2."""
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 nn.init.xavier_uniform_(module.weight)

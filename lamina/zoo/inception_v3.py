@@ -6,7 +6,7 @@ in front of them, and has four 17x17 modules.
 
 `inception_v2` is a reconstruction of section 6. The rows of Table 1, the numbers of modules, their branches and their outputs
 are the paper's; the filters inside are in no text at hand ("model.txt"), and are those that v3 has in the same place. It has
-52 convolutions on its longest path: the paper's 42 layers, if a 1x7 and the 7x1 behind it count as one. (BN-Inception, also
+52 convolutions on its longest path: the paper's 42 layers, if a 1x7 and the 7x1 after it count as one. (BN-Inception, also
 called v2 by many, is `bn_inception`.)
 """
 
@@ -187,7 +187,7 @@ class AuxHead(nn.Module):
 class Net(nn.Module):
     """(B, 3, H, W) to logits (B, num_classes). The last pool is global: any image size from 75 is legal, or with the auxiliary
     head from 299. With `aux=True` and in training mode the result is (logits, logits of the auxiliary head), whose loss the
-    authors' code adds with weight .4."""
+    authors' code adds with weight 0.4."""
 
     def __init__(self, config: Config):
         super().__init__()
@@ -198,7 +198,7 @@ class Net(nn.Module):
             stem.append(Conv(channels, filters, kernel, stride, padding) if filters else nn.MaxPool2d(kernel, stride, padding))
             channels = filters or channels
             side = (side + 2 * padding - kernel) // stride + 1
-        grid = (side - 3) // 2 + 1  # 17 behind the first reduction
+        grid = (side - 3) // 2 + 1  # 17 after the first reduction
         if grid < 3:
             raise ValueError(
                 f"img_size {config.img_size} is too small: the unpadded layers leave nothing of it (the paper's need 75)"
@@ -232,9 +232,9 @@ class Net(nn.Module):
         self.fc = nn.Linear(channels, config.num_classes)
 
     def init_weights(self) -> None:
-        """The paper is silent. The authors' code has He's rule, from a normal that is cut at two deviations (the 1.3 makes up
-        for the cut), and deviations of .01 and .001 at the end of the auxiliary head; biases are zero and batch norms the
-        identity."""
+        """The paper is silent. The authors' code has He's rule, from a normal that is cut at two standard deviations (the 1.3
+        makes up for the cut), and standard deviations of 0.01 and 0.001 at the end of the auxiliary head; biases are zero and
+        batch norms the identity."""
         for name, module in self.named_modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 std = {"aux.conv1.conv": 0.01, "aux.fc": 0.001}.get(name, math.sqrt(1.3 * 2 / module.weight[0].numel()))

@@ -1,7 +1,7 @@
 """Inception v4. C. Szegedy, S. Ioffe, V. Vanhoucke, A. Alemi, "Inception-v4, Inception-ResNet and the impact of residual
 connections on learning", arXiv 1602.07261, Figures 3 to 9; Table 1 for the filters of the first reduction.
 
-Where a 1x7 stands beside a 7x1 (1x3 beside 3x1), their order is that of the authors' code, which public weights need.
+Where a 1x7 is beside a 7x1 (1x3 beside 3x1), their order is that of the authors' code, which public weights need.
 """
 
 import math
@@ -74,7 +74,7 @@ class Split(nn.Module):
 
 
 class Stem(nn.Sequential):
-    """Figure 3. (B, 3, 299, 299) to (B, 384, 35, 35); the grid is halved and parted three times."""
+    """Figure 3. (B, 3, 299, 299) to (B, 384, 35, 35); the grid is halved, and the branches split, three times."""
 
     def __init__(self, config: Config):
         super().__init__()
@@ -196,8 +196,8 @@ class Net(nn.Module):
         self.fc = nn.Linear(channels, config.num_classes)
 
     def init_weights(self) -> None:
-        """The paper is silent. The authors' code draws convolutions by He's rule, from a normal that is cut at two deviations
-        (the 1.3 makes up for the cut), as is the last layer here; biases are zero and batch norms the identity."""
+        """The paper is silent. The authors' code draws convolutions by He's rule, from a normal that is cut at two standard
+        deviations (the 1.3 makes up for the cut), as is the last layer here; biases are zero and batch norms the identity."""
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 std = math.sqrt(1.3 * 2 / module.weight[0].numel())

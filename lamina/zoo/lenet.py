@@ -7,7 +7,6 @@ Proceedings of the IEEE 86(11), 1998, section II.B and Figure 2.
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +16,33 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 @dataclass(frozen=True)
 class Config:
-    form: Literal["paper", "dense", "caffe"] = "paper"
-    maps: tuple[int, int] = (6, 16)  # of C1 and C3
-    hidden: tuple[int, ...] = (120, 84)  # C5 and F6
+    """Of `lenet5`: the output codes fix the number of classes, and C5 the size of the image."""
+
     num_classes: int = 10
     in_channels: int = 1
     img_size: int = 32  # 28x28 digits centred in 32x32
+
+
+@dataclass(frozen=True)
+class DenseConfig:
+    """Of `lenet5_dense`."""
+
+    maps: tuple[int, int] = (6, 16)  # of C1 and C3
+    hidden: tuple[int, int] = (120, 84)  # C5 and F6
+    num_classes: int = 10
+    in_channels: int = 1
+    img_size: int = 32
+
+
+@dataclass(frozen=True)
+class CaffeConfig:
+    """Of `lenet_caffe`."""
+
+    maps: tuple[int, int] = (20, 50)
+    hidden: int = 500
+    num_classes: int = 10
+    in_channels: int = 1
+    img_size: int = 28
 
 
 # Table I: which maps of S2 each map of C3 sees. Read by columns of the paper's table, map 0 to 15.
@@ -34,7 +54,7 @@ C3_TABLE = (
 )  # fmt: skip
 
 # The output codes: 7x12 bitmaps of the ten digits in the manner of the paper's Figure 3. The paper's own bitmaps are
-# printed as a picture only; these were drawn for Lamina. "#" is +1, "." is -1.
+# printed as an image only; these were drawn for Lamina. "#" is +1, "." is -1.
 DIGITS = (
     "..###.. .#...#. #.....# #.....# #.....# #.....# #.....# #.....# #.....# #.....# .#...#. ..###..",
     "...#... ..##... .###... ...#... ...#... ...#... ...#... ...#... ...#... ...#... ...#... .#####.",
@@ -92,7 +112,7 @@ class SparseConv2d(nn.Module):
 
 
 class Subsample(nn.Module):
-    """S2, S4: the sum of each 2x2 block times a trainable coefficient, plus a trainable bias, one of each a map."""
+    """S2, S4: the sum of each 2x2 block times a trainable coefficient, plus a trainable bias, one of each per map."""
 
     def __init__(self, maps: int):
         super().__init__()
@@ -117,69 +137,33 @@ class RBF(nn.Module):
         return (x[:, None, :] - self.codes).square().sum(dim=-1)
 
 
-class Net(nn.Module):
-    """(B, 1, 32, 32) to the scores (B, 10). The largest score wins, as in every network of the zoo: in the paper's form
-    a score is minus the RBF unit's distance (the paper takes the smallest distance)."""
+class LeNet5(nn.Module):
+    """Figure 2. (B, 1, 32, 32) to the scores (B, 10): minus the RBF units' distances, so that the largest wins as in every
+    network of the zoo (in the paper the smallest distance does)."""
 
     def __init__(self, config: Config):
         super().__init__()
-        fixed = {"paper": 32, "caffe": 28}.get(config.form, config.img_size)
-        if config.img_size != fixed:
-            raise ValueError(f"this LeNet takes {fixed}x{fixed} pictures only, not {config.img_size}x{config.img_size}")
+        check_size(config.img_size, 32)
+        if config.num_classes != 10:
+            raise ValueError(
+                f"lenet5 has ten fixed output codes (7x12 bitmaps of the digits), not {config.num_classes}: "
+                "use lenet5_dense for another number of classes"
+            )
         self.config = config
-        c1, c3 = config.maps
-        side = ((config.img_size - 4) // 2 - 4) // 2
-        if config.form == "paper":
-            if config.num_classes != 10:
-                raise ValueError(
-                    f"lenet5 has ten fixed output codes (7x12 bitmaps of the digits), not {config.num_classes}: "
-                    "use lenet5_dense for another number of classes"
-                )
-            c5, f6 = config.hidden
-            self.c1 = nn.Conv2d(config.in_channels, c1, 5)
-            self.s2 = Subsample(c1)
-            self.c3 = SparseConv2d(C3_TABLE, 5)
-            self.s4 = Subsample(c3)
-            self.c5 = nn.Conv2d(c3, c5, 5)  # a convolution in the paper: its map is 1x1 because its input is 5x5
-            self.f6 = nn.Linear(c5, f6)
-            self.rbf = RBF()
-        elif config.form == "dense":
-            c5, f6 = config.hidden
-            self.c1 = nn.Conv2d(config.in_channels, c1, 5)
-            self.c3 = nn.Conv2d(c1, c3, 5)
-            self.c5 = nn.Linear(c3 * side * side, c5)
-            self.f6 = nn.Linear(c5, f6)
-            self.output = nn.Linear(f6, config.num_classes)
-        else:
-            (ip1,) = config.hidden
-            self.conv1 = nn.Conv2d(config.in_channels, c1, 5)
-            self.conv2 = nn.Conv2d(c1, c3, 5)
-            self.ip1 = nn.Linear(c3 * side * side, ip1)
-            self.ip2 = nn.Linear(ip1, config.num_classes)
+        self.c1 = nn.Conv2d(config.in_channels, 6, 5)
+        self.s2 = Subsample(6)
+        self.c3 = SparseConv2d(C3_TABLE, 5)
+        self.s4 = Subsample(16)
+        self.c5 = nn.Conv2d(16, 120, 5)  # a convolution in the paper: its map is 1x1 because its input is 5x5
+        self.f6 = nn.Linear(120, 84)
+        self.rbf = RBF()
 
     def init_weights(self) -> None:
-        """Uniform in +-2.4 / fan-in (Appendix A); the subsampling coefficients start at a mean of four, so at 1/4."""
-        for name, parameter in self.named_parameters():
-            if name.endswith("bias"):
-                nn.init.zeros_(parameter)
-            elif name.endswith("coefficient"):
-                nn.init.constant_(parameter, 0.25)
-            else:
-                bound = 2.4 / math.prod(parameter.shape[1:])
-                nn.init.uniform_(parameter, -bound, bound)
-        if self.config.form == "paper":
-            self.rbf.codes.copy_(digit_codes())
+        """Appendix A; the subsampling coefficients start at a mean of four, so at 1/4."""
+        init_uniform(self)
+        self.rbf.codes.copy_(digit_codes())
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.config.form == "caffe":
-            x = F.max_pool2d(self.conv1(x), 2)  # (B, 20, 12, 12)
-            x = F.max_pool2d(self.conv2(x), 2)  # (B, 50, 4, 4)
-            return self.ip2(F.relu(self.ip1(x.flatten(1))))  # the only rectifier
-        if self.config.form == "dense":
-            x = F.avg_pool2d(torch.tanh(self.c1(x)), 2)  # (B, 6, 14, 14)
-            x = F.avg_pool2d(torch.tanh(self.c3(x)), 2)  # (B, 16, 5, 5)
-            x = torch.tanh(self.c5(x.flatten(1)))
-            return self.output(torch.tanh(self.f6(x)))
         x = squash(self.c1(x))  # (B, 6, 28, 28)
         x = squash(self.s2(x))  # (B, 6, 14, 14)
         x = squash(self.c3(x))  # (B, 16, 10, 10)
@@ -189,8 +173,85 @@ class Net(nn.Module):
         return -self.rbf(x)  # (B, 10)
 
 
-VARIANTS = {
+class LeNet5Dense(nn.Module):
+    """C3 sees all maps, pools are averages, the output is linear. (B, 1, 32, 32) to logits (B, 10)."""
+
+    def __init__(self, config: DenseConfig):
+        super().__init__()
+        self.config = config
+        c1, c3 = config.maps
+        c5, f6 = config.hidden
+        self.c1 = nn.Conv2d(config.in_channels, c1, 5)
+        self.c3 = nn.Conv2d(c1, c3, 5)
+        self.c5 = nn.Linear(c3 * side(config.img_size) ** 2, c5)
+        self.f6 = nn.Linear(c5, f6)
+        self.output = nn.Linear(f6, config.num_classes)
+
+    def init_weights(self) -> None:
+        init_uniform(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.avg_pool2d(torch.tanh(self.c1(x)), 2)  # (B, 6, 14, 14)
+        x = F.avg_pool2d(torch.tanh(self.c3(x)), 2)  # (B, 16, 5, 5)
+        x = torch.tanh(self.c5(x.flatten(1)))  # (B, 120)
+        x = torch.tanh(self.f6(x))  # (B, 84)
+        return self.output(x)
+
+
+class LeNetCaffe(nn.Module):
+    """BVLC examples/mnist/lenet.prototxt. (B, 1, 28, 28) to logits (B, 10)."""
+
+    def __init__(self, config: CaffeConfig):
+        super().__init__()
+        check_size(config.img_size, 28)
+        self.config = config
+        c1, c2 = config.maps
+        self.conv1 = nn.Conv2d(config.in_channels, c1, 5)
+        self.conv2 = nn.Conv2d(c1, c2, 5)
+        self.ip1 = nn.Linear(c2 * side(config.img_size) ** 2, config.hidden)
+        self.ip2 = nn.Linear(config.hidden, config.num_classes)
+
+    def init_weights(self) -> None:
+        init_uniform(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(self.conv1(x), 2)  # (B, 20, 12, 12)
+        x = F.max_pool2d(self.conv2(x), 2)  # (B, 50, 4, 4)
+        x = F.relu(self.ip1(x.flatten(1)))  # (B, 500), the only rectifier
+        return self.ip2(x)
+
+
+def side(img_size: int) -> int:
+    """Of the maps after two 5x5 convolutions, each followed by a 2x2 pool."""
+    return ((img_size - 4) // 2 - 4) // 2
+
+
+def check_size(img_size: int, fixed: int) -> None:
+    if img_size != fixed:
+        raise ValueError(f"this LeNet takes {fixed}x{fixed} images only, not {img_size}x{img_size}")
+
+
+def init_uniform(module: nn.Module) -> None:
+    """Appendix A: uniform in +-2.4 / fan-in; biases start at 0, subsampling coefficients at 1/4."""
+    for name, parameter in module.named_parameters():
+        if name.endswith("bias"):
+            nn.init.zeros_(parameter)
+        elif name.endswith("coefficient"):
+            nn.init.constant_(parameter, 0.25)
+        else:
+            bound = 2.4 / math.prod(parameter.shape[1:])
+            nn.init.uniform_(parameter, -bound, bound)
+
+
+def Net(config: Config | DenseConfig | CaffeConfig) -> LeNet5 | LeNet5Dense | LeNetCaffe:
+    """The network of a configuration."""
+    if isinstance(config, CaffeConfig):
+        return LeNetCaffe(config)
+    return LeNet5Dense(config) if isinstance(config, DenseConfig) else LeNet5(config)
+
+
+VARIANTS: dict[str, Config | DenseConfig | CaffeConfig] = {
     "lenet5": Config(),
-    "lenet5_dense": Config(form="dense"),
-    "lenet_caffe": Config(form="caffe", maps=(20, 50), hidden=(500,), img_size=28),
+    "lenet5_dense": DenseConfig(),
+    "lenet_caffe": CaffeConfig(),
 }

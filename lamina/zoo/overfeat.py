@@ -16,7 +16,7 @@ class Config:
     kernels: tuple[int, ...] = (11, 5, 3, 3, 3)
     strides: tuple[int, ...] = (4, 1, 1, 1, 1)
     paddings: tuple[int, ...] = (0, 0, 1, 1, 1)
-    pools: tuple[int, ...] = (2, 2, 1, 1, 2)  # side and stride of the max pool behind each convolution; 1 is none
+    pools: tuple[int, ...] = (2, 2, 1, 1, 2)  # side and stride of the max pool after each convolution; 1 is none
     hidden: tuple[int, ...] = (3072, 4096)
     dropout: float = 0.5
     num_classes: int = 1000
@@ -42,7 +42,7 @@ class Net(nn.Module):
                 self.stages.append(f"pool{layer}")
                 side //= pool
             if side < 1:
-                raise ValueError(f"img_size {config.img_size} is too small: nothing is left behind layer {layer}")
+                raise ValueError(f"img_size {config.img_size} is too small: nothing is left after layer {layer}")
         self.heads: list[str] = []
         features = channels * side * side
         for layer, width in enumerate((*config.hidden, config.num_classes), len(config.filters) + 1):
@@ -53,7 +53,7 @@ class Net(nn.Module):
         self.drop = nn.Dropout(config.dropout)
 
     def init_weights(self) -> None:
-        """Section 3.1: normal of deviation .01. The paper is silent on the biases: they are zero."""
+        """Section 3.1: normal of standard deviation 0.01. The paper is silent on the biases: they are zero."""
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 nn.init.normal_(module.weight, std=0.01)

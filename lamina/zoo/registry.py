@@ -1,4 +1,8 @@
-"""What the zoo holds. Nothing here imports torch until a network is built."""
+"""What the zoo holds. Nothing here imports torch until a network is built.
+
+A family is a paper: a row of `FAMILIES`, the file of its name with its networks, their counts in the ledger `counts.json`, and
+what is known of them in print in `published/FAMILY.toml`.
+"""
 
 import difflib
 import json
@@ -16,22 +20,94 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-# One file a paper, oldest first.
-FAMILIES = (
-    "lenet", "alexnet", "overfeat", "vgg", "googlenet", "bn_inception", "inception_v3", "resnet", "inception_v4",
-    "wide_resnet", "densenet", "resnext", "transformer", "vit",
-)  # fmt: skip
-
 HEADLESS = "_headless"
 
 
 @dataclass(frozen=True)
 class Paper:
+    """`venue` where it was published, `year` when it came out (on arXiv, if it did)."""
+
     title: str
     authors: str
     venue: str
     year: int
     arxiv: str = ""
+
+
+# The families, oldest first: each is a paper and the file of its name.
+FAMILIES = {
+    "lenet": Paper(
+        "Gradient-based learning applied to document recognition",
+        "Y. LeCun, L. Bottou, Y. Bengio, P. Haffner",
+        "Proceedings of the IEEE 86(11)", 1998,
+    ),
+    "alexnet": Paper(
+        "ImageNet classification with deep convolutional neural networks",
+        "A. Krizhevsky, I. Sutskever, G. Hinton",
+        "NIPS", 2012,
+    ),
+    "overfeat": Paper(
+        "OverFeat: Integrated recognition, localization and detection using convolutional networks",
+        "P. Sermanet, D. Eigen, X. Zhang, M. Mathieu, R. Fergus, Y. LeCun",
+        "ICLR 2014", 2013, "1312.6229",
+    ),
+    "vgg": Paper(
+        "Very deep convolutional networks for large-scale image recognition",
+        "K. Simonyan, A. Zisserman",
+        "ICLR 2015", 2014, "1409.1556",
+    ),
+    "googlenet": Paper(
+        "Going deeper with convolutions",
+        "C. Szegedy, W. Liu, Y. Jia, P. Sermanet, S. Reed, D. Anguelov, D. Erhan, V. Vanhoucke, A. Rabinovich",
+        "CVPR 2015", 2014, "1409.4842",
+    ),
+    "bn_inception": Paper(
+        "Batch normalization: Accelerating deep network training by reducing internal covariate shift",
+        "S. Ioffe, C. Szegedy",
+        "ICML 2015", 2015, "1502.03167",
+    ),
+    "inception_v3": Paper(
+        "Rethinking the Inception architecture for computer vision",
+        "C. Szegedy, V. Vanhoucke, S. Ioffe, J. Shlens, Z. Wojna",
+        "CVPR 2016", 2015, "1512.00567",
+    ),
+    "resnet": Paper(
+        "Deep residual learning for image recognition",
+        "K. He, X. Zhang, S. Ren, J. Sun",
+        "CVPR 2016", 2015, "1512.03385",
+    ),
+    "inception_v4": Paper(
+        "Inception-v4, Inception-ResNet and the impact of residual connections on learning",
+        "C. Szegedy, S. Ioffe, V. Vanhoucke, A. Alemi",
+        "AAAI 2017", 2016, "1602.07261",
+    ),
+    "wide_resnet": Paper(
+        "Wide residual networks",
+        "S. Zagoruyko, N. Komodakis",
+        "BMVC 2016", 2016, "1605.07146",
+    ),
+    "densenet": Paper(
+        "Densely connected convolutional networks",
+        "G. Huang, Z. Liu, L. van der Maaten, K. Q. Weinberger",
+        "CVPR 2017", 2016, "1608.06993",
+    ),
+    "resnext": Paper(
+        "Aggregated residual transformations for deep neural networks",
+        "S. Xie, R. Girshick, P. Dollár, Z. Tu, K. He",
+        "CVPR 2017", 2016, "1611.05431",
+    ),
+    "transformer": Paper(
+        "Attention is all you need",
+        "A. Vaswani, N. Shazeer, N. Parmar, J. Uszkoreit, L. Jones, A. N. Gomez, Ł. Kaiser, I. Polosukhin",
+        "NIPS", 2017, "1706.03762",
+    ),
+    "vit": Paper(
+        "An image is worth 16x16 words: Transformers for image recognition at scale",
+        "A. Dosovitskiy, L. Beyer, A. Kolesnikov, D. Weissenborn, X. Zhai, T. Unterthiner, M. Dehghani, "
+        "M. Minderer, G. Heigold, S. Gelly, J. Uszkoreit, N. Houlsby",
+        "ICLR 2021", 2020, "2010.11929",
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,8 +143,24 @@ def counts() -> dict[str, dict[str, Any]]:
 
 
 @cache
-def published() -> dict[str, Any]:
-    return tomllib.loads(files("lamina.zoo").joinpath("published.toml").read_text())
+def published(family: str) -> dict[str, Any]:
+    """What papers print of a family, and which weight files fit it: `published/FAMILY.toml`, empty where there is none.
+
+    `figures`: errors and accuracies in percent, each with its protocol and source; their status is "verified" if they were
+    read in the source named, and "recalled" if they were written down from memory. `paper`: of networks that are not the
+    family's paper's. `deviations`: where a network departs from its paper. `stages`: the paper's names of the stages of the
+    family, of its networks for CIFAR (FAMILY_cifar) or of one network; a stage begins at the first layer of the module named
+    with it and lasts until the next one's, and modules that a network lacks are passed over.
+
+    `weights`: files that ship (`file`), at an address (`url`), on the Hugging Face hub (`hub`), or on the user's disk (`sha256`
+    alone; it may be the beginning of the digest, as torchvision's file names carry it). `naming`: other people's keys (see
+    `lamina.weights.fitting`). `hub`: what a hub's config.json says of networks that differ in neither keys nor shapes; the
+    first row whose setting fits tells the field of our `Config`.
+    """
+    if family not in FAMILIES:
+        raise InputError(f"no family {family!r}: there are {', '.join(FAMILIES)}")
+    path = files("lamina.zoo").joinpath("published", f"{family}.toml")
+    return tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def names(family: str | None = None) -> list[str]:
@@ -85,17 +177,16 @@ def spec(name: str) -> Spec:
         near = difflib.get_close_matches(name, counts(), n=4, cutoff=0.5)
         hint = f"the nearest are {', '.join(near)}" if near else "see `lamina list`"
         raise InputError(f"no network is called {name!r}; {hint}")
-    records = published()
-    papers = records["paper"]
-    paper = papers.get(name) or papers[row["family"]]
+    records = published(row["family"])
+    own = records.get("paper", {}).get(name)
     return Spec(
         name=name,
         family=row["family"],
-        paper=Paper(**paper),
+        paper=Paper(**own) if own else FAMILIES[row["family"]],
         input=tuple(row["input"]),
         parameters=row["parameters"],
         macs=row["macs"],
-        figures=tuple(f for f in records.get("figure", ()) if f["network"] == name),
+        figures=tuple(f for f in records.get("figures", ()) if f["network"] == name),
         weights=tuple(w for w in records.get("weights", ()) if w["network"] == name),
         deviations=tuple(records.get("deviations", {}).get(name, ())),
     )
@@ -105,7 +196,7 @@ def stages(name: str) -> list[tuple[str, str]]:
     """(module path, the paper's name of the stage that begins there), in order; empty where no paper names them."""
     family = spec(name).family
     keys = (name, f"{family}_cifar" if name.endswith("_cifar") else name, family)
-    tables = {key: table["rows"] for table in published()["stages"] for key in table["of"]}
+    tables = published(family).get("stages", {})
     rows = next((tables[key] for key in keys if key in tables), [])
     return [(path, stage) for path, stage in rows]
 
@@ -132,7 +223,7 @@ def build(name: str, *, device: "torch.device | str | None" = None, **changes: A
 
 
 def example(name: str, shape: tuple[int, ...] | None = None) -> "tuple[torch.Tensor, ...]":
-    """Inputs of the network on the meta device: pictures of `shape` (batch, channels, height, width), or two sequences of
+    """Inputs of the network on the meta device: images of `shape` (batch, channels, height, width), or two sequences of
     tokens of `shape` (batch, length); by default one of the entry's `input`."""
     import torch
 

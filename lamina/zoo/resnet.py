@@ -19,7 +19,7 @@ class Config:
     depths: tuple[int, ...] = (3, 4, 6, 3)  # blocks in each stage
     bottleneck: bool = True
     widths: tuple[int, ...] = (64, 128, 256, 512)  # of the 3x3 convolutions in each stage
-    outputs: tuple[int, ...] | None = None  # channels behind the blocks of each stage: 4x the widths, or in a basic block 1x
+    outputs: tuple[int, ...] | None = None  # channels after the blocks of each stage: 4x the widths, or in a basic block 1x
     cardinality: int = 1  # groups of a bottleneck's 3x3
     stride_in: Literal["1x1", "3x3"] = "1x1"  # of a bottleneck: v1 or v1.5
     # B: 1x1 convolutions where the shape changes; A: strided slices, zeros for new channels; none: a plain network
@@ -37,7 +37,7 @@ class Config:
 
 
 class ZeroPadShortcut(nn.Module):
-    """Option A: every second pixel, and zero channels, half of them before and half behind (as the public CIFAR weights
+    """Option A: every second pixel, and zero channels, half of them before and half after (as the public CIFAR weights
     need it; the paper does not say where)."""
 
     def __init__(self, new_channels: int, stride: int):
@@ -101,7 +101,7 @@ class Net(nn.Module):
             raise ValueError("cardinality groups the 3x3 of bottlenecks, and these blocks are basic")
         for width in config.widths:
             if config.cardinality < 1 or width % config.cardinality:
-                raise ValueError(f"a width of {width} cannot be parted into {config.cardinality} groups")
+                raise ValueError(f"a width of {width} is not divisible by {config.cardinality} groups")
         channels = 64 if config.stem == "imagenet" else outputs[0] // config.expansion
         if config.stem == "imagenet":
             self.conv1 = nn.Conv2d(config.in_channels, channels, 7, stride=2, padding=3, bias=False)
@@ -149,14 +149,22 @@ _BOTTLENECK = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 def _cifar(layers: int, shortcut: Literal["A", "none"]) -> Config:
     """Section 4.2: 6n + 2 layers, 2n of each of 16, 32, 64 filters, always identity (option A) shortcuts."""
     n = (layers - 2) // 6
-    return Config((n, n, n), False, (16, 32, 64), shortcut=shortcut, stem="cifar", num_classes=10, img_size=32)
+    return Config(
+        depths=(n, n, n),
+        bottleneck=False,
+        widths=(16, 32, 64),
+        shortcut=shortcut,
+        stem="cifar",
+        num_classes=10,
+        img_size=32,
+    )
 
 
 VARIANTS = {
-    **{f"resnet{n}": Config(depths, bottleneck=False) for n, depths in _BASIC.items()},
-    **{f"resnet{n}": Config(depths) for n, depths in _BOTTLENECK.items()},
-    **{f"resnet{n}_v1_5": Config(depths, stride_in="3x3") for n, depths in _BOTTLENECK.items()},
-    **{f"plain{n}": Config(depths, bottleneck=False, shortcut="none") for n, depths in _BASIC.items()},
+    **{f"resnet{n}": Config(depths=depths, bottleneck=False) for n, depths in _BASIC.items()},
+    **{f"resnet{n}": Config(depths=depths) for n, depths in _BOTTLENECK.items()},
+    **{f"resnet{n}_v1_5": Config(depths=depths, stride_in="3x3") for n, depths in _BOTTLENECK.items()},
+    **{f"plain{n}": Config(depths=depths, bottleneck=False, shortcut="none") for n, depths in _BASIC.items()},
     **{f"resnet{n}_cifar": _cifar(n, "A") for n in (20, 32, 44, 56, 110)},
     # 600 blocks each double a signal that batch norm does not yet normalise: fresh outputs would overflow in evaluation
     "resnet1202_cifar": replace(_cifar(1202, "A"), residual_gain=600**-0.5),

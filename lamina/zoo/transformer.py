@@ -1,7 +1,7 @@
 """The Transformer. A. Vaswani et al., "Attention is all you need", arXiv 1706.03762: Figure 1, sections 3 and 5, Table 3
 (rows "base" and "big").
 
-Norms stand behind the residual sums, attention has no biases, and one matrix serves both embeddings and the output. The
+Norms follow the residual sums, attention has no biases, and one matrix serves both embeddings and the output. The
 paper gives two sizes of vocabulary: about 37,000 tokens shared for English-German is the one here. `MARIAN` is the form of
 the public opus-mt models; their decoder starts from the padding token.
 """
@@ -40,7 +40,7 @@ class Config:
 
 @dataclass
 class Cache:
-    """What a decoder keeps between steps, one entry a layer: the keys and values (B, heads, length, d_model / heads) of the
+    """What a decoder keeps between steps, one entry per layer: the keys and values (B, heads, length, d_model / heads) of the
     target so far and of the memory. A fresh one is empty; `Net.decode` fills and extends it."""
 
     keys: list[Tensor] = field(default_factory=list)
@@ -202,8 +202,8 @@ class Net(nn.Module):
         self.drop = nn.Dropout(config.dropout)
 
     def init_weights(self) -> None:
-        """The paper is silent: Glorot's uniform rule for the linear layers, and embeddings of deviation d_model^-1/2 so that
-        scaled by sqrt(d_model) they match the sinusoids."""
+        """The paper is silent: Glorot's uniform rule for the linear layers, and embeddings of standard deviation d_model^-1/2,
+        which scaled by sqrt(d_model) match the sinusoids."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -306,7 +306,15 @@ VARIANTS = {
     "transformer_base": Config(),
     "transformer_big": Config(d_model=1024, d_ff=4096, n_heads=16, dropout=0.3),
     # Ours, for short German sentences and their English translations: it ships trained.
-    "transformer_de_en": Config(3, 3, d_model=192, d_ff=768, n_heads=4, vocabulary=4000, norm="pre"),
+    "transformer_de_en": Config(
+        encoder_layers=3,
+        decoder_layers=3,
+        d_model=192,
+        d_ff=768,
+        n_heads=4,
+        vocabulary=4000,
+        norm="pre",
+    ),
 }
 
 # The opus-mt models (Marian); the vocabulary is that of Helsinki-NLP/opus-mt-en-de.

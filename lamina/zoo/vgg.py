@@ -1,5 +1,5 @@
 """VGG. K. Simonyan, A. Zisserman, "Very deep convolutional networks for large-scale image recognition", arXiv 1409.1556,
-Table 1: configurations A (11), B (13), D (16), E (19). The `_bn` variants put a batch norm behind every convolution; they
+Table 1: configurations A (11), B (13), D (16), E (19). The `_bn` variants put a batch norm after every convolution; they
 are torchvision's, not the paper's.
 """
 
@@ -42,7 +42,7 @@ class Net(nn.Module):
             self.stages.append(f"stage{stage}")
         side = config.img_size // 2 ** len(config.depths)
         if side < 1:
-            raise ValueError(f"img_size {config.img_size} is too small: nothing is left behind the {len(config.depths)} pools")
+            raise ValueError(f"img_size {config.img_size} is too small: nothing is left after the {len(config.depths)} pools")
         self.fc6 = nn.Linear(channels * side * side, config.hidden)
         self.fc7 = nn.Linear(config.hidden, config.hidden)
         self.fc8 = nn.Linear(config.hidden, config.num_classes)
@@ -50,8 +50,8 @@ class Net(nn.Module):
         self.drop = nn.Dropout(config.dropout)
 
     def init_weights(self) -> None:
-        """The paper pre-trains configuration A from a normal of deviation .1, or (section 3.1, footnote) uses Glorot and
-        Bengio's rule, which trains without pre-training; He's fits the rectifiers and is used here. Biases are zero."""
+        """The paper pre-trains configuration A from a normal of standard deviation 0.1, or (section 3.1, footnote) uses Glorot
+        and Bengio's rule, which trains without pre-training; He's fits the rectifiers and is used here. Biases are zero."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -65,7 +65,7 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for stage in self.stages:
-            x = self.get_submodule(stage)(x)  # (B, 512, 7, 7) behind the last
+            x = self.get_submodule(stage)(x)  # (B, 512, 7, 7) after the last
         x = self.drop(self.relu(self.fc6(x.flatten(1))))
         x = self.drop(self.relu(self.fc7(x)))
         return self.fc8(x)

@@ -7,7 +7,7 @@ Steiner et al., arXiv 2106.10270, with whose code B/8 came out too; L/14 is CLIP
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -80,7 +80,7 @@ class Block(nn.Module):
         self.fc1 = nn.Linear(config.width, config.mlp)
         self.gelu = nn.GELU()
         self.fc2 = nn.Linear(config.mlp, config.width)
-        self.drop = nn.Dropout(config.dropout)  # behind every linear layer but the queries', keys' and values' (appendix B.1)
+        self.drop = nn.Dropout(config.dropout)  # after every linear layer but the queries', keys' and values' (appendix B.1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop(self.attention(self.norm1(x)))
@@ -111,7 +111,7 @@ class Net(nn.Module):
 
     def init_weights(self) -> None:
         """The head is zero (section 3.2). For the rest the paper is silent, and the authors' code is followed: Glorot's
-        uniform rule in the blocks, LeCun's for the patches, positions of deviation .02, a class token of zeros."""
+        uniform rule in the blocks, LeCun's for the patches, positions of standard deviation 0.02, a class token of zeros."""
         for module in self.modules():
             if isinstance(module, nn.LayerNorm):
                 module.reset_parameters()
@@ -167,7 +167,7 @@ def resize_positions(
 ) -> Tensor:
     """Section 3.2: the position embedding (1, 1 + grid_from^2, D) of another image size, as (1, 1 + grid_to^2, D).
 
-    The class token's stays; the others are interpolated as a picture of grid_from x grid_from. The default is torchvision's
+    The class token's stays; the others are interpolated as an image of grid_from x grid_from. The default is torchvision's
     rule; the authors' code is "bilinear", and "bicubic" without `align_corners` is Hugging Face's rule (and timm's, but for
     the smoothing that timm adds).
     """
@@ -178,23 +178,37 @@ def resize_positions(
     if grid_from == grid_to:
         return embedding
     token, patches = embedding[:, :1], embedding[:, 1:]
-    picture = patches.transpose(1, 2).unflatten(2, (grid_from, grid_from)).float()  # (1, D, grid, grid)
-    picture = F.interpolate(picture, size=(grid_to, grid_to), mode=mode, align_corners=align_corners)
-    return torch.cat((token, picture.flatten(2).transpose(1, 2).to(token.dtype)), dim=1)
+    image = patches.transpose(1, 2).unflatten(2, (grid_from, grid_from)).float()  # (1, D, grid, grid)
+    image = F.interpolate(image, size=(grid_to, grid_to), mode=mode, align_corners=align_corners)
+    return torch.cat((token, image.flatten(2).transpose(1, 2).to(token.dtype)), dim=1)
 
 
-_SIZES = {  # depth, width, mlp, heads
-    "ti": (12, 192, 768, 3),
-    "s": (12, 384, 1536, 6),
-    "b": (12, 768, 3072, 12),
-    "l": (24, 1024, 4096, 16),
-    "h": (32, 1280, 5120, 16),
-}
+TINY = Config(depth=12, width=192, mlp=768, n_heads=3)
+SMALL = Config(depth=12, width=384, mlp=1536, n_heads=6)
+BASE = Config(depth=12, width=768, mlp=3072, n_heads=12)
+LARGE = Config(depth=24, width=1024, mlp=4096, n_heads=16)
+HUGE = Config(depth=32, width=1280, mlp=5120, n_heads=16)
 VARIANTS = {
-    f"vit_{size}_{patch}": Config(patch, *_SIZES[size])
-    for size, patches in (("ti", (16,)), ("s", (16, 32)), ("b", (8, 16, 32)), ("l", (14, 16, 32)), ("h", (14,)))
-    for patch in patches
-} | {
+    "vit_ti_16": replace(TINY, patch=16),
+    "vit_s_16": replace(SMALL, patch=16),
+    "vit_s_32": replace(SMALL, patch=32),
+    "vit_b_8": replace(BASE, patch=8),
+    "vit_b_16": replace(BASE, patch=16),
+    "vit_b_32": replace(BASE, patch=32),
+    "vit_l_14": replace(LARGE, patch=14),
+    "vit_l_16": replace(LARGE, patch=16),
+    "vit_l_32": replace(LARGE, patch=32),
+    "vit_h_14": replace(HUGE, patch=14),
     # Ours, for 28x28 digits: it ships trained.
-    "vit_mnist": Config(4, 6, 64, 128, 4, dropout=0.0, num_classes=10, in_channels=1, img_size=28)
+    "vit_mnist": Config(
+        patch=4,
+        depth=6,
+        width=64,
+        mlp=128,
+        n_heads=4,
+        dropout=0.0,
+        num_classes=10,
+        in_channels=1,
+        img_size=28,
+    ),
 }

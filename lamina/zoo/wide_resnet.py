@@ -20,7 +20,7 @@ class Config:
     widths: tuple[int, ...] = (160, 320, 640)
     stem_channels: int = 16
     dilation: int = 1  # of every 3x3; another one after growing in resolution
-    dropout: float = 0.0  # between a block's convolutions: the paper has .3 on CIFAR and .4 on SVHN
+    dropout: float = 0.0  # between a block's convolutions: the paper has 0.3 on CIFAR and 0.4 on SVHN
     num_classes: int = 10
     in_channels: int = 3
     img_size: int = 32
@@ -89,7 +89,7 @@ class CifarNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1(x)  # (B, 16, 32, 32)
         for stage in self.stages:
-            x = self.get_submodule(stage)(x)  # (B, 64k, 8, 8) behind the last
+            x = self.get_submodule(stage)(x)  # (B, 64k, 8, 8) after the last
         return self.fc(self.avgpool(self.relu(self.bn(x))).flatten(1))
 
 
@@ -105,12 +105,17 @@ def _cifar(layers: int, k: int) -> Config:
 
 def _imagenet(depths: tuple[int, ...]) -> resnet.Config:
     """Section 3: the 3x3 of each bottleneck twice as wide; stride in the 3x3."""
-    return resnet.Config(depths, widths=(128, 256, 512, 1024), outputs=(256, 512, 1024, 2048), stride_in="3x3")
+    return resnet.Config(
+        depths=depths,
+        widths=(128, 256, 512, 1024),
+        outputs=(256, 512, 1024, 2048),
+        stride_in="3x3",
+    )
 
 
 VARIANTS: dict[str, Config | resnet.Config] = {
-    "wide_resnet50_2": _imagenet((3, 4, 6, 3)),
-    "wide_resnet101_2": _imagenet((3, 4, 23, 3)),
+    "wide_resnet50_2": _imagenet(depths=(3, 4, 6, 3)),
+    "wide_resnet101_2": _imagenet(depths=(3, 4, 23, 3)),
     **{
         f"wrn{layers}_{k}_cifar": _cifar(layers, k)
         for layers, k in ((16, 4), (16, 8), (22, 8), (28, 10), (28, 12), (40, 1), (40, 2), (40, 4), (40, 8))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lamina.data import parallel_text
-from lamina.data.pairs import hold_out, normal
+from lamina.data.pairs import hold_out, normal, without_near
 from lamina.data.text import END, PAD, START, Codec
 from lamina.errors import InputError, LaminaError
 from lamina.train.recipe import read
@@ -105,6 +105,57 @@ def test_hold_out_is_a_partition(pairs, seed):
     assert {normal(s) for s, _ in rest} | {normal(s) for s, _ in held} == groups
 
 
+def distance(one: list[str], other: list[str]) -> int:
+    """In words, by the textbook's table (Wagner and Fischer 1974)."""
+    row = list(range(len(other) + 1))
+    for i, a in enumerate(one, 1):
+        before, row = row, [i]
+        for j, b in enumerate(other, 1):
+            row.append(min(before[j] + 1, row[-1] + 1, before[j - 1] + (a != b)))
+    return row[-1]
+
+
+sentences_of_few_words = st.lists(st.sampled_from("abc"), min_size=1, max_size=5).map(" ".join)
+
+
+@given(*[st.lists(st.tuples(sentences_of_few_words, sentences_of_few_words), min_size=1, max_size=12)] * 2)
+def test_what_is_near_goes_and_nothing_else(pairs, held):
+    def near(one: str, other: str) -> bool:
+        return distance(one.split(), other.split()) <= 1
+
+    kept = [(s, t) for s, t in pairs if not any(near(s, a) or near(t, b) for a, b in held)]
+    assert without_near(pairs, held) == kept
+
+
+def test_near_is_of_words_and_not_of_how_they_are_written():
+    held = [("Ich habe keine Zeit.", "I have no time.")]
+    far = ("Wir gehen jetzt nach Hause.", "We are going home.")
+    for pair in (
+        ("ICH habe keine Zeit!", "x y z"),
+        ("Ich habe keine Zeit mehr.", "x y z"),
+        ("Habe keine Zeit.", "x y z"),
+        ("Er habe keine Zeit.", "x y z"),
+        ("x y z", "I have no money."),
+    ):
+        assert without_near([pair, far], held) == [far]
+    assert without_near([("Ich habe viel Geld.", "I have much money."), far], held)[1:] == [far]
+
+
+def test_tatoeba_for_a_strict_reader(data):
+    """The same test split, and nothing in training that a held-out sentence could be recognised by."""
+    for pair in (("de", "en"), ("en", "de")):
+        loose, strict = ({s: parallel_text.load(c, s, *pair) for s in ("train", "test")} for c in ("tatoeba", "tatoeba_strict"))
+        assert strict["test"] == loose["test"]
+        assert set(strict["train"]) < set(loose["train"])
+        assert 30_000 < len(strict["train"]) < 36_000
+        for side in (0, 1):
+            known = {normal(row[side]) for row in strict["train"]}
+            assert not known & {normal(row[side]) for row in strict["test"]}
+    known = [row[0].split() for row in ((normal(s), t) for s, t in strict["train"][:2000])]
+    for sentence, _ in strict["test"][:20]:
+        assert all(distance(words, normal(sentence).split()) > 1 for words in known)
+
+
 def test_tatoeba(data):
     train, test = (parallel_text.load("tatoeba", split, "de", "en") for split in ("train", "test"))
     assert len(test) == 1000 and len(train) + len(test) <= 50_001
@@ -121,7 +172,7 @@ def test_bad_corpora(tmp_path):
         with pytest.raises(kind, match=message):
             parallel_text.load(corpus, split, source, target)
 
-    refuse("no such corpus; give tatoeba, multi30k, a folder with train.de", tmp_path / "none", kind=InputError)
+    refuse("no such corpus; give tatoeba, tatoeba_strict, multi30k, a folder with train.de", tmp_path / "none", kind=InputError)
     refuse("from de to de: give two languages", tmp_path, target="de", kind=InputError)
     refuse("tatoeba has en and de, not de and fr", "tatoeba", target="fr", kind=InputError)
     refuse("multi30k has de, en and fr, not cs", "multi30k", source="cs", kind=InputError)

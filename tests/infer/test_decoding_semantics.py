@@ -286,6 +286,26 @@ def test_bleu_is_sacrebleus(shipped, tmp_path):
     }
     assert all(abs(expected - other) > 0.1 for other in others.values()), (expected, others)
     found = bleu("transformer_de_en", tmp_path)
+    assert "seen" not in found and "unseen" not in found  # every reference is a target of the training split
     assert found["bleu"] == pytest.approx(expected, abs=1e-4)
     assert found["bleu_greedy"] == pytest.approx(by_hand(answers[1], references), abs=1e-4)
     assert found["count"] == len(GERMAN)
+
+
+def test_bleu_on_references_that_training_had_and_had_not(shipped, tmp_path):
+    """Each part is sacreBLEU's own figure on its sentences."""
+    sacrebleu = pytest.importorskip("sacrebleu")
+    from lamina.infer.translate import bleu
+
+    answers = [row["target"] for row in shipped.translate(GERMAN, 5)]
+    references = [f"{answer} Really" if number % 3 else answer for number, answer in enumerate(answers)]
+    targets = [text if number % 2 else "Something else." for number, text in enumerate(references)]
+    for part, lines in (("train", targets), ("test", references)):
+        (tmp_path / f"{part}.de").write_text("".join(f"{line}\n" for line in GERMAN), encoding="utf-8")
+        (tmp_path / f"{part}.en").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    found = bleu("transformer_de_en", tmp_path)
+    for key, rows in (("seen", range(1, len(GERMAN), 2)), ("unseen", range(0, len(GERMAN), 2))):
+        expected = sacrebleu.corpus_bleu([answers[i] for i in rows], [[references[i] for i in rows]]).score
+        assert found[key]["count"] == len(rows)
+        assert found[key]["bleu"] == pytest.approx(expected, abs=1e-4)
+    assert found["seen"]["bleu"] != found["unseen"]["bleu"]

@@ -82,6 +82,15 @@ def one(folder: Path, op: str, shapes: Sequence[Any], stored: Sequence[onnx.Tens
     return record(folder, model([helper.make_node(op, names, outputs, "it", **settings_)], given_, outputs, stored, opset))
 
 
+def by_runtime(made: onnx.ModelProto, **feeds: np.ndarray) -> list[Any]:
+    """What ONNX Runtime computes."""
+    runtime = pytest.importorskip("onnxruntime", reason="needs lamina[onnx]")
+    made.ir_version = 10
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return runtime.InferenceSession(made.SerializeToString(), options, providers=["CPUExecutionProvider"]).run(None, feeds)
+
+
 def nests(work: Workload) -> list[Loops]:
     """The products of a record without their operands."""
     return [replace(nest, operands=()) for layer in work.layers for nest in layer.loops]
@@ -534,8 +543,71 @@ def test_loops_that_values_decide_are_listed(tmp_path: Path) -> None:
     assert [(u.op, u.layer) for u in work.coverage.unknown] == [
         ("Loop (its number of steps depends on values: one counted)", "loop")
     ]
-    (unknown,) = record(tmp_path, loop(5, grow=True)).coverage.unknown
-    assert unknown.op == "Loop (sizes change from step to step)"
+
+
+def test_sizes_that_change_in_a_loop_are_followed_or_lost(tmp_path: Path) -> None:
+    """h = h + h, one below the other, five times: each step is counted with its own sizes."""
+    made = loop(5, grow=True)
+    work = record(tmp_path, made)
+    assert not work.coverage.unknown and outputs(work) == [(3 * 2**5, 4)]
+    assert [t.shape for layer in work.layers[:-1] for t in layer.outputs if layer.op == "Concat"] == [
+        (3 * 2**i, 4) for i in range(1, 6)
+    ]
+    feeds = {"x": np.zeros((3, 4), np.float32)}
+    assert ReferenceEvaluator(made).run(None, feeds)[0].shape == (96, 4)
+    """As often as an input says: what comes out has no shape that is known, nor has what is made of it."""
+    made = loop(None, grow=True)
+    made.graph.node.append(helper.make_node("Relu", ["y"], ["z"], "after"))
+    made.graph.output[0].CopyFrom(free("z"))
+    work = record(tmp_path, made)
+    assert [(u.op, u.layer) for u in work.coverage.unknown] == [
+        ("Loop (sizes change from step to step)", "loop"), ("Relu (its sizes depend on values)", "after"),
+    ]  # fmt: skip
+    assert all(not layer.outputs for layer in work.layers)
+
+
+def counting(most: int, condition: str) -> onnx.ModelProto:
+    """h = h @ w while a condition holds: of a counter that is carried, or of the number of the step."""
+    stored = [numpy_helper.from_array(np.array(v, np.int64), n) for n, v in (("one", 1), ("four", 4), ("zero", 0), ("m", most))]
+    seen = {"carried": "n2", "step": "i"}[condition]
+    nodes = [
+        helper.make_node("MatMul", ["h", "w"], ["h2"], "fc"),
+        helper.make_node("Add", ["n", "one"], ["n2"]),
+        helper.make_node("Less", [seen, "four"], ["go2"]),
+    ]
+    given_ = [value("i", dtype=INT64), value("go", dtype=BOOL), free("h"), value("n", dtype=INT64)]
+    ends = [free("go2", BOOL), free("h2"), free("n2", INT64)]
+    body = helper.make_graph(nodes, "body", given_, ends)
+    node = helper.make_node("Loop", ["m", "", "x", "zero"], ["y", "count"], "loop", body=body)
+    return model([node], [value("x", 3, 4)], ["y", free("count", INT64)], [array("w", 4, 4), *stored])
+
+
+@pytest.mark.parametrize(("condition", "most", "steps"), [("carried", 100, 4), ("step", 100, 5), ("carried", 2, 2)])
+def test_a_loop_that_stops_itself(condition: str, most: int, steps: int, tmp_path: Path) -> None:
+    made = counting(most, condition)
+    work = record(tmp_path, made)
+    assert work.total().macs == steps * 48 and not work.coverage.unknown
+    assert work.layers[-1].attributes == {"trips": steps}
+    assert by_runtime(made, x=np.zeros((3, 4), np.float32))[1] == steps
+
+
+def test_a_loop_that_stops_itself_late_is_listed(tmp_path: Path) -> None:
+    made = counting(10**9, "step")
+    made.graph.initializer[2].CopyFrom(numpy_helper.from_array(np.array(10**8, np.int64), "four"))  # nobody follows that
+    (unknown,) = record(tmp_path, made).coverage.unknown
+    assert unknown.op == "Loop (its number of steps depends on values: one counted)"
+
+
+def test_loops_in_loops_end(tmp_path: Path) -> None:
+    """Each of them grows, as often as nobody knows: reading does not double with each."""
+    inner = [helper.make_node("Concat", ["h", "h"], ["h2"], axis=0), helper.make_node("Identity", ["go"], ["go2"])]
+    for depth in range(20):
+        given_ = [value("i", dtype=INT64), value("go", dtype=BOOL), free("h")]
+        body = helper.make_graph(inner, "body", given_, [free("go2", BOOL), free("h2")])
+        node = helper.make_node("Loop", ["m", "", "h" if depth < 19 else "x"], ["h2"], f"loop{depth}", body=body)
+        inner = [node, helper.make_node("Identity", ["go"], ["go2"])]
+    work = record(tmp_path, model(inner[:1], [value("x", 3, 4), value("m", dtype=INT64)], ["h2"]))
+    assert work.coverage.unknown and not outputs(work)
 
 
 def test_scan_counts_each_step(tmp_path: Path) -> None:
@@ -664,11 +736,11 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     whole = good.SerializeToString()
     cases = [
         (b"", "is empty$"),
-        (b"Dear reader,\nthis is a letter.\n", "is no ONNX file"),
-        (b"PK\x03\x04" + bytes(99), "is no ONNX file"),
-        (bytes(100), "is no ONNX file"),
-        (whole[: len(whole) // 2], "is no ONNX file, or is cut off$"),
-        (whole[:20], "is no ONNX file"),
+        (b"Dear reader,\nthis is a letter.\n", "is not an ONNX file"),
+        (b"PK\x03\x04" + bytes(99), "is not an ONNX file"),
+        (bytes(100), "is not an ONNX file"),
+        (whole[: len(whole) // 2], "is not an ONNX file, or is cut off$"),
+        (whole[:20], "is not an ONNX file"),
     ]
     for content, pattern in cases:
         path.write_bytes(content)
@@ -714,8 +786,8 @@ def test_inputs_that_are_not_set(tmp_path: Path) -> None:
         wrong_call=True,
     )
     fails(tmp_path, made, "input image has 4 axes", {"image": (2, 4)}, wrong_call=True)
-    fails(tmp_path, made, "2x3x0x9 is no shape: sizes are 1 or more", {"image": (2, 3, 0, 9)}, wrong_call=True)
-    fails(tmp_path, made, "2x3x-8x9 is no shape", {"image": (2, 3, -8, 9)}, wrong_call=True)
+    fails(tmp_path, made, "2x3x0x9 is not a valid shape: sizes are 1 or more", {"image": (2, 3, 0, 9)}, wrong_call=True)
+    fails(tmp_path, made, "2x3x-8x9 is not a valid shape", {"image": (2, 3, -8, 9)}, wrong_call=True)
     work = record(tmp_path, made, {"image": (2, 3, 8, 9), "mask": (2, 1, 8, 9)})
     assert outputs(work) == [(2, 3, 8, 9)]
     for size in (0, -1):  # as some exporters write a free size
@@ -813,7 +885,7 @@ def test_whatever_a_file_says_the_error_is_one_line(tmp_path: Path) -> None:
     )
     parts = helper.make_tensor_sequence_value_info("parts", FLOAT, [2, 2])
     joined = model([helper.make_node("ConcatFromSequence", ["parts"], ["y"], axis=0)], [parts], ["y"])
-    fails(tmp_path, joined, "the input parts is no tensor", {"parts": (2, 2)}, wrong_call=True)
+    fails(tmp_path, joined, "the input parts is not a tensor", {"parts": (2, 2)}, wrong_call=True)
     assert record(tmp_path, joined).layers[0].outputs == ()
     odd = helper.make_node("Transpose", ["w"], ["t"], "one", perm=[0, 5])
     fails(tmp_path, model([odd], [], ["t"], [array("w", 2, 2)]), r"node one \(Transpose\)")
@@ -862,7 +934,7 @@ KINDS = (
 
 @st.composite
 def graphs(draw: Any) -> tuple[onnx.ModelProto, tuple[int, ...]]:
-    """Random chains of operators with legal settings on a picture, and the picture's shape."""
+    """Random chains of operators with legal settings on an image, and the image's shape."""
     shape = (draw(st.integers(1, 3)), draw(st.integers(1, 5)), draw(st.integers(5, 12)), draw(st.integers(5, 12)))
     nodes, stored, at, now = [], [], "x", shape[1]
     for i in range(draw(st.integers(1, 6))):
@@ -926,7 +998,7 @@ def test_random_graphs_have_the_shapes_that_onnx_gives_them(case: Any, tmp_path_
     path.write_bytes(made.SerializeToString())
     try:
         (expected,) = ReferenceEvaluator(made).run(None, {"x": np.zeros(shape, np.float32)})
-    except Exception:  # nothing is left of the picture
+    except Exception:  # nothing is left of the image
         expected = None
     try:
         work = read(path)

@@ -72,6 +72,28 @@ def test_llama_and_its_kin(tmp_path, kind, architecture, more):
     assert past.inputs[0].shape == (1, 1)
 
 
+def test_several_tokens_after_a_past_see_all_of_it_and_their_own_half(tmp_path):
+    source = resolve(write(tmp_path, "llama", "LlamaForCausalLM", LLAMA))
+    past, new = S, 4
+    work = source.workload({None: (1, new)}, past=past)
+    assert work.total().macs == llama_macs(new, past + new)
+    pairs = sum(past + i for i in range(1, new + 1))  # the mask lies in the bottom right corner
+    assert work.causal_exact().total().macs == llama_macs(new, past + new) - LAYERS * 2 * HEADS * HEAD * (
+        new * (past + new) - pairs
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "architecture", "more"),
+    [("llama", "LlamaForCausalLM", {}), ("mistral", "MistralForCausalLM", {"sliding_window": 8})],
+)
+def test_one_token_after_a_past_sees_all_keys(tmp_path, kind, architecture, more):
+    """Also where heads that share their keys are laid out as queries."""
+    work = resolve(write(tmp_path, kind, architecture, LLAMA | more)).workload(past=S)
+    assert [layer.attributes["causal"] for layer in attention(work)] == [False] * LAYERS
+    assert work.causal_exact().total().macs == work.total().macs
+
+
 def test_twice_the_tokens_are_more_than_twice_the_work(tmp_path):
     source = resolve(write(tmp_path, "llama", "LlamaForCausalLM", LLAMA))
     short, long = (source.workload({"input_ids": (1, n)}).total().macs for n in (S, 2 * S))

@@ -1,12 +1,14 @@
 """What MODEL names: each form and each mistake. Nothing here needs timm, transformers or onnx."""
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from lamina import sources
 from lamina.errors import InputError, LaminaError
 from lamina.extras import install_command
 from lamina.sources import resolve
@@ -78,6 +80,30 @@ def refused(model: str) -> str:
         resolve(model).workload()
     assert "\n" not in str(raised.value)
     return str(raised.value)
+
+
+def test_an_origin_is_a_class_in_the_table(monkeypatch):
+    """And nothing besides: `resolve` asks it, and messages list it."""
+
+    @dataclass(frozen=True)
+    class Linear(sources.Source):
+        form = "linear:IN:OUT"
+
+        @classmethod
+        def claims(cls, model: str) -> bool:
+            return model.startswith("linear:")
+
+        @classmethod
+        def read(cls, model: str) -> "Linear":
+            _, width, out = model.split(":")
+            return cls(model, nn.Linear(int(width), int(out), device="meta"), {"input": sources.Input((1, int(width)))})
+
+    assert sources.FORMS == (
+        "a zoo name, timm:NAME, hf:ID_OR_DIRECTORY, FILE.onnx, FILE.py:callable or package.module:callable"
+    )
+    monkeypatch.setattr(sources, "ORIGINS", (Linear, *sources.ORIGINS))
+    assert resolve("linear:3:5").workload().total().macs == 15
+    assert resolve("lenet5").workload().total().macs == registry.spec("lenet5").macs
 
 
 def test_a_name_of_the_zoo():

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import lamina
-from lamina.train import launch, tasks
+from lamina.train import launch
 from lamina.train.recipe import Recipe, names, read
 from lamina.zoo import registry
 from tests import training
@@ -79,7 +79,7 @@ class Reference:
 
     def __init__(self, recipe: Recipe):
         torch.manual_seed(recipe.seed)
-        self.recipe, self.task = recipe, tasks.task(recipe)
+        self.recipe, self.task = recipe, launch.task(recipe)
         self.module = registry.build(recipe.network, **recipe.changes).double()
         self.parameters = dict(self.module.named_parameters())
         self.average: Weights = {k: p.detach().clone() for k, p in self.parameters.items()}
@@ -286,7 +286,7 @@ def test_cifar_colours(name, tmp_path, monkeypatch):
         records[:, 1:1025], records[:, 1025:2049], records[:, 2049:] = 255, 100, 0
         path.write_bytes(records.tobytes())
     monkeypatch.setenv("LAMINA_DATA", str(tmp_path))
-    task = tasks.task(read(name, ("validation=5",)))
+    task = launch.task(read(name, ("validation=5",)))
     image = next(task.validation(CPU, 0, 1)).inputs[0]
     expected = [(v - m) / s for v, m, s in zip((255, 100, 0), means, deviations, strict=True)]
     size = recipe.image["size"]

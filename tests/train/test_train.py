@@ -51,7 +51,7 @@ def run(recipe, made):
     def start(*settings: str, out: Path = Path("unused")) -> Run:
         plan = read(recipe, settings)
         torch.manual_seed(plan.seed)
-        return Run(plan, registry.build(plan.network, **plan.changes), tasks.task(plan), out, World())
+        return Run(plan, registry.build(plan.network, **plan.changes), launch.task(plan), out, World())
 
     return start
 
@@ -141,7 +141,7 @@ def test_what_a_run_leaves(recipe, made, tmp_path):
     # The weights that are kept are those whose validation loss was the least.
     module = registry.build("vit_mnist", **read(recipe).changes)
     module.load_state_dict(training.weights(out))
-    again = Run(read(recipe, ("validation=10",)), module, tasks.task(read(recipe, ("validation=10",))), out, World())
+    again = Run(read(recipe, ("validation=10",)), module, launch.task(read(recipe, ("validation=10",))), out, World())
     assert again.evaluate()["validation_loss"] == pytest.approx(best["validation_loss"], rel=1e-5)
 
 
@@ -180,7 +180,7 @@ def test_channels_last_changes_nothing_but_rounding(tmp_path, monkeypatch):
         settings = ("batch=10", "validation=0", "precision=fp32", f"channels_last={channels_last}", "changes.depths=[1, 1, 1]")
         plan = read("resnet20_cifar10", settings)
         torch.manual_seed(plan.seed)
-        it = Run(plan, registry.build(plan.network, **plan.changes), tasks.task(plan), tmp_path, World())
+        it = Run(plan, registry.build(plan.network, **plan.changes), launch.task(plan), tmp_path, World())
         for index in it.task.batches(0):
             it._step(index, it.stream([index], 0))
             it.step += 1
@@ -348,7 +348,7 @@ def test_training_never_reads_a_corpus_test_part(tmp_path, monkeypatch):
     launch.train(plan, tmp_path / "run", corpus)
     assert asked == ["train"]
     # No source sentence that is held out is trained on, in whatever writing.
-    task = tasks.task(plan, corpus)
+    task = launch.task(plan, corpus)
     decoded = [{normal(task.codec.decode(ids)) for ids in part} for part in (task.sources, task.held[0])]
     assert len(decoded[1]) == 8 and not decoded[0] & decoded[1]
 
@@ -434,7 +434,7 @@ def test_picture_files_do_not_depend_on_their_batch(tmp_path):
 
     write_pictures(tmp_path / "pictures", 12)
     plan = read("resnet50_imagenet", ("batch=4", "image.size=32", "image.resize=36", "validation=3"))
-    task = tasks.task(plan, tmp_path / "pictures")
+    task = launch.task(plan, tmp_path / "pictures")
     whole = task.batch(torch.arange(9), 2, torch.device("cpu"))
     part = task.batch(torch.tensor([7, 2]), 2, torch.device("cpu"))
     assert torch.equal(part.inputs[0], whole.inputs[0][[7, 2]]) and torch.equal(part.targets, whole.targets[[7, 2]])
@@ -448,7 +448,7 @@ def test_a_stream_is_its_batches_in_turn(run, tmp_path):
     from tests.train.test_train_recipes import write_pictures
 
     write_pictures(tmp_path / "pictures", 12)
-    files = tasks.task(read("resnet50_imagenet", ("batch=4", "image.size=32", "image.resize=36")), tmp_path / "pictures")
+    files = launch.task(read("resnet50_imagenet", ("batch=4", "image.size=32", "image.resize=36")), tmp_path / "pictures")
     cpu = torch.device("cpu")
     for task, parts in (
         (run("batch=300", "augmentation.crop=2").task, [torch.arange(i, 50, 7) for i in range(7)]),
@@ -470,7 +470,7 @@ def test_picture_files_are_decoded_ahead(tmp_path):
     from tests.train.test_train_recipes import write_pictures
 
     write_pictures(tmp_path / "pictures", 12)
-    task = tasks.task(read("resnet50_imagenet", ("batch=4", "image.size=32", "image.resize=36")), tmp_path / "pictures")
+    task = launch.task(read("resnet50_imagenet", ("batch=4", "image.size=32", "image.resize=36")), tmp_path / "pictures")
     asked, inner = [], task.batch
     task.batch = lambda part, *rest: asked.append(part.tolist()) or inner(part, *rest)
     stream = task.stream(torch.arange(9).split(2), 0, torch.device("cpu"))

@@ -60,7 +60,7 @@ def test_a_run_and_what_it_leaves(run, tmp_path):
     assert re.search(r"^test top1 [\d.]+$", out, re.M) and "weights, curves and metrics in runs/tiny" in out
     folder = tmp_path / "runs/tiny"
     kinds = {"config.toml", "metrics.jsonl", "curves.png", "result.json", "weights.safetensors", "checkpoints", "tensorboard"}
-    assert {p.name for p in folder.iterdir()} == kinds | {"lock"}
+    assert {p.name for p in folder.iterdir()} == kinds | {"lock", "provenance.json"}
     with Image.open(folder / "curves.png") as picture:
         assert picture.size[0] > 1000 and len(picture.convert("RGB").getcolors(1 << 20)) > 50
     assert any(p.stat().st_size > 100 for p in (folder / "tensorboard").iterdir())
@@ -160,7 +160,7 @@ def test_recipes_that_cannot_be(run, refused, tmp_path):
     assert "50 validation and 1 training samples of 50" in refused("train tiny.toml --set validation=50 --out d", 2)
     assert "no such recipe" in refused("train tony", 2)
     assert "it has the form KEY=VALUE" in refused("train tiny.toml --set lr", 2)
-    assert "epochs is a whole number" in refused("train tiny.toml --set epochs=two", 2)
+    assert "epochs: expected a whole number" in refused("train tiny.toml --set epochs=two", 2)
 
 
 def test_data_that_do_not_fit_the_network(run, refused, tmp_path):
@@ -184,7 +184,7 @@ def test_data_that_do_not_fit_the_network(run, refused, tmp_path):
 
 
 def test_data_that_are_not_there(run, refused, tmp_path):
-    assert "say where the pictures are, as in --data FOLDER" in refused("train resnet50_imagenet --out a", 2)
+    assert "say where the images are, as in --data FOLDER" in refused("train resnet50_imagenet --out a", 2)
     assert "say where the corpus is, as in --data FOLDER with train.de and train.en" in refused("train text.toml --out b", 2)
     (tmp_path / "empty").mkdir()
     assert "empty holds no pictures" in refused("train resnet50_imagenet --data empty --out c", 2)

@@ -8,7 +8,7 @@ import socket
 import pytest
 import torch
 
-from lamina.train import checkpoint, launch, tasks
+from lamina.train import checkpoint, launch
 from lamina.train.loop import Run
 from lamina.train.recipe import read
 from lamina.train.world import World
@@ -107,7 +107,7 @@ def test_running_statistics_are_those_that_are_kept(tmp_path, monkeypatch):
     made = {"LAMINA_DATA": str(tmp_path / "data")}
     assert training.together(2, recipe, tmp_path / "two", made) == [0, 0]
     plan = read(recipe)
-    run = Run(plan, registry.build(plan.network, **plan.changes), tasks.task(plan), tmp_path / "two", World())
+    run = Run(plan, registry.build(plan.network, **plan.changes), launch.task(plan), tmp_path / "two", World())
     assert run.resume()
     (row,) = training.metrics(tmp_path / "two")
     assert run.evaluate()["validation_loss"] == pytest.approx(row["validation_loss"], rel=1e-5)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from lamina.data.image import ImageSpec
 from lamina.errors import InputError, LaminaError
-from lamina.train import optim, tasks
+from lamina.train import launch, optim, tasks
 from lamina.train.loop import Run
 from lamina.train.recipe import difference, dump, loads, names, read
 from lamina.train.world import World
@@ -92,7 +92,7 @@ def test_the_first_steps(name, tmp_path, monkeypatch):
     held = f"validation={min(plan.validation, 10)}"
     plan = read(name, (batch, "accumulate=1", held, *SMALL.get(name, ())))
     torch.manual_seed(plan.seed)
-    task = tasks.task(plan, data)
+    task = launch.task(plan, data)
     module = registry.build(plan.network, **plan.changes)
     tasks.check(module, task, plan)
     run = Run(plan, module, task, tmp_path / "run", World())

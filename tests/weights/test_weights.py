@@ -51,7 +51,7 @@ def test_round_trip(resnet, tmp_path):
 def test_caffe_keys(tmp_path):
     """The key map renames every key of the public GoogLeNet, and of its auxiliary heads."""
     net = lamina.build("googlenet", aux=True)
-    rules = registry.published()["naming"]["caffe_googlenet"]["keys"]
+    rules = registry.published("googlenet")["naming"]["caffe_googlenet"]["keys"]
     caffe = {}
     for ours, value in net.state_dict().items():
         path = ours.removesuffix(".weight").removesuffix(".bias")
@@ -107,7 +107,7 @@ def test_a_known_file_of_another_variant_is_named(resnet, tmp_path, monkeypatch)
     """v1 and v1.5 have the same keys and shapes: only the file's digest tells them apart."""
     _, path = resnet
     row = {"network": "resnet50_v1_5", "tag": "X", "source": "torchvision's resnet50", "sha256": weights.sha256(path)}
-    monkeypatch.setitem(registry.published(), "weights", [row])
+    monkeypatch.setitem(registry.published("resnet"), "weights", [row])
     with pytest.raises(InputError, match="torchvision's resnet50: its weights are resnet50_v1_5's, not resnet50's"):
         lamina.load("resnet50", path)
 
@@ -158,7 +158,7 @@ def test_fetched_weights_are_checked(tmp_path, monkeypatch, resnet):
     net, path = resnet
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     row = {"network": "resnet20_cifar", "tag": "T", "url": path.as_uri(), "sha256": digest[:8], "source": "a test"}
-    monkeypatch.setitem(registry.published(), "weights", [row])
+    monkeypatch.setitem(registry.published("resnet"), "weights", [row])
     same_outputs(net, lamina.load("resnet20_cifar", "T"), (1, 3, 32, 32))
     kept = weights.cache_dir() / "weights" / path.name
     assert kept.read_bytes() == path.read_bytes()

@@ -139,9 +139,13 @@ def test_every_name_is_described():
         entry = lamina.spec(name)
         assert entry.paper.title and entry.paper.year >= 1998
         assert entry.config == registry.assemble(name).config
-    for table in ("figure", "weights"):
-        assert {row["network"] for row in registry.published()[table]} <= set(NAMES)
-    assert all(row["source"] and row["status"] in ("verified", "recalled") for row in registry.published()["figure"])
+    for family in registry.FAMILIES:
+        records, own = registry.published(family), set(registry.names(family))
+        assert {row["network"] for table in ("figures", "weights") for row in records.get(table, ())} <= own
+        assert set(records.get("deviations", ())) | set(records.get("paper", ())) <= own
+        assert all(row["source"] and row["status"] in ("verified", "recalled") for row in records.get("figures", ()))
+    with pytest.raises(InputError, match="no family 'lenets': there are lenet, alexnet"):
+        registry.published("lenets")
 
 
 # ---- shapes of the papers' tables -------------------------------------------------------------------------------------

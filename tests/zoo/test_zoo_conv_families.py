@@ -315,7 +315,7 @@ def test_names_are_those_of_the_popular_weights():
     ],
 )
 def test_overfeat_layers(name, stages):
-    """A rectifier behind every layer but the last, pools that do not overlap, no LRN, dropout behind the hidden layers."""
+    """A rectifier after every layer but the last, pools that do not overlap, no LRN, dropout after the hidden layers."""
     expected: list[str] = []
     for stage in stages.split():
         expected += [stage] if stage.startswith("pool") else [stage, "relu"]
@@ -554,7 +554,7 @@ def test_refusals():
         with pytest.raises(ValueError, match="compression is over 0 and at most 1"):
             meta("densenet121", compression=wrong)
     for wrong in (3, 0, -1):
-        with pytest.raises(ValueError, match=f"a width of 128 cannot be parted into {wrong} groups"):
+        with pytest.raises(ValueError, match=f"a width of 128 is not divisible by {wrong} groups"):
             meta("resnext50_32x4d", cardinality=wrong)
     with pytest.raises(ValueError, match="these blocks are basic"):
         meta_resnet("resnet18", cardinality=2)

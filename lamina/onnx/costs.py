@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from lamina import operators
-from lamina.onnx.values import FLOATS, QUANTISED, Node
+from lamina.onnx.dtypes import FLOATS, QUANTISED
+from lamina.onnx.values import Node
 from lamina.operators import ShapeError, shape_text
-from lamina.workload import Kind, Loops, Part
+from lamina.workload import Kind, Loops
 
 
 @dataclass(slots=True)
@@ -32,42 +33,6 @@ def rule(*ops: str) -> Callable[[Rule], Rule]:
         return function
 
     return register
-
-
-# ---- which inputs are parameters ------------------------------------------------------------------------------------
-
-_QUANTISED_GEMM: dict[int, Part] = {0: "weight", 3: "weight", 6: "bias"}
-_RECURRENT: dict[int, Part] = {1: "weight", 2: "weight", 3: "bias", 7: "weight"}
-# A constant of whatever origin that feeds one of these inputs is a parameter.
-WEIGHTS: dict[str, dict[int, Part]] = {
-    **dict.fromkeys(("Conv", "ConvTranspose", "FusedConv", "NhwcConv", "NhwcFusedConv"), {1: "weight", 2: "bias"}),
-    **dict.fromkeys(("Attention.com.microsoft", "QAttention"), {1: "weight", 2: "bias"}),
-    **dict.fromkeys(("MatMul", "FusedMatMul", "TransposeMatMul", "Einsum", "MatMulInteger"), {0: "weight", 1: "weight"}),
-    **dict.fromkeys(("Gemm", "FusedGemm"), {0: "weight", 1: "weight", 2: "bias"}),
-    **dict.fromkeys(("RNN", "LSTM", "GRU"), _RECURRENT),
-    **dict.fromkeys(("BatchNormalization", "InstanceNormalization", "LayerNormalization"), {1: "norm", 2: "norm"}),
-    **dict.fromkeys(("GroupNormalization", "GroupNorm"), {1: "norm", 2: "norm"}),
-    **dict.fromkeys(("RMSNormalization", "SimplifiedLayerNormalization"), {1: "norm"}),
-    **dict.fromkeys(("BiasGelu", "FastGelu", "BiasSplitGelu", "BiasSoftmax"), {1: "bias"}),
-    **dict.fromkeys(("PRelu", "ConvInteger"), {1: "weight"}),
-    **dict.fromkeys(("Gather", "GatherBlockQuantized"), {0: "weight"}),
-    "CausalConvWithState": {1: "weight", 2: "bias"},
-    "DeformConv": {1: "weight", 3: "bias"},
-    "QLinearConv": {3: "weight", 8: "bias"},
-    "QLinearMatMul": {0: "weight", 3: "weight"},
-    "QGemm": _QUANTISED_GEMM,
-    "DynamicQuantizeMatMul": {1: "weight", 4: "bias"},
-    "MatMulIntegerToFloat": {0: "weight", 1: "weight", 6: "bias"},
-    "DynamicQuantizeLSTM": _RECURRENT,
-    "MatMulNBits": {1: "weight", 5: "bias"},
-    "MultiHeadAttention": {3: "bias"},
-    "SkipLayerNormalization": {2: "norm", 3: "norm", 4: "bias"},
-    "SkipSimplifiedLayerNormalization": {2: "norm", 3: "bias"},
-    "EmbedLayerNormalization": {2: "weight", 3: "weight", 4: "weight", 5: "norm", 6: "norm"},
-}
-# An initializer of more than one element that feeds one of these beside an activation is a parameter too: a bias after a
-# product, a position embedding, a class token. The constants of other operators (a mean to subtract, a mask) are not.
-BESIDE = {"Add", "Mul", "Sum", "Concat", "QLinearAdd", "QLinearMul", "QLinearConcat"}
 
 
 # ---- norms, activations, pools --------------------------------------------------------------------------------------
@@ -308,7 +273,3 @@ def cost(n: Node) -> Cost | None:
         reduced = operators.reduction_ops(REDUCTIONS[n.op], math.prod(n.shape(0)), math.prod(n.output()))
         return Cost("elementwise", (), reduced)
     return None
-
-
-def weight_inputs(n: Node) -> dict[int, Part]:
-    return WEIGHTS.get(f"{n.op}.{n.domain}") or ({} if n.op == "Attention" else WEIGHTS.get(n.op, {}))

@@ -1,0 +1,153 @@
+"""What every origin of networks gives: a `Source`."""
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from lamina import units
+from lamina.errors import InputError, LaminaError, first_line
+from lamina.workload import Workload
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+Shape = tuple[int, ...]
+Shapes = Mapping[str | None, Shape]  # by the input's name; None is the first one
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a network takes by default: its shape, and whether it is tokens (whole numbers, (batch, length)) rather than
+    numbers of the weights' type."""
+
+    shape: Shape
+    tokens: bool = False
+
+
+@dataclass(frozen=True)
+class Source(ABC):
+    """A network in evaluation mode, on the meta device where it was built here, and what its forward takes, by the names of
+    its arguments, in their order. Nobody knows the inputs of a network of the user's: `inputs` is empty then. Of an ONNX
+    file there are the `path` and no module, and `inputs` are those whose sizes the file fixes.
+
+    An origin is a class of its own in `lamina.sources.ORIGINS`: `claims` says whether a text names one of its networks, and
+    `read` gives that network.
+    """
+
+    name: str
+    module: "nn.Module | None" = None
+    inputs: Mapping[str, Input] = field(default_factory=dict)
+    path: Path | None = None
+
+    form: ClassVar[str]  # how its networks are written, for messages
+
+    @classmethod
+    @abstractmethod
+    def claims(cls, model: str) -> bool:
+        """Whether the text is this origin's, were it only that a mistake in it is this origin's to explain."""
+
+    @classmethod
+    @abstractmethod
+    def read(cls, model: str) -> "Source":
+        """The network that the text names. Raises `InputError` (or `LaminaError`, say without a network), one line."""
+
+    @property
+    def input(self) -> Shape | None:
+        """The first input's default shape."""
+        return next((given.shape for given in self.inputs.values()), None)
+
+    @property
+    def tokens(self) -> bool:
+        return any(given.tokens for given in self.inputs.values())
+
+    def arguments(self) -> dict[str, bool]:
+        """The names of the arguments of the network's forward, or of a graph's inputs, and whether it needs them."""
+        assert self.module is not None
+        parameters = inspect.signature(self.module.forward).parameters.values()
+        return {p.name: p.default is p.empty for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+
+    def shapes(self, inputs: Shapes | None = None, past: int = 0) -> dict[str, Shape]:
+        """All inputs' shapes with `inputs` in place of the defaults: None stands for the first one, and if that is tokens
+        for all tokens. With `past`, by default one new token."""
+        self.check_past(past)
+        shapes = {name: default.shape for name, default in self.inputs.items()}
+        known = list(self.arguments() if self.path else self.inputs or self.arguments())
+        for name, shape in (inputs or {}).items():
+            if name is None:
+                first = known[0] if known else "input"
+                alike = [n for n, i in self.inputs.items() if i.tokens and first in self.inputs and self.inputs[first].tokens]
+                shapes |= dict.fromkeys([first, *alike], shape)
+            elif name not in known:
+                raise InputError(f"{self.name} has no input {name!r}: it takes {', '.join(known)}")
+            else:
+                shapes[name] = shape
+        return shapes
+
+    def workload(
+        self,
+        inputs: Shapes | None = None,
+        dtype: str | None = None,
+        past: int = 0,
+        name: str | None = None,
+        training: bool = False,
+    ) -> Workload:
+        """The `Workload` of one forward pass on inputs of these shapes (by default the network's own), with weights and
+        activations of `dtype` (torch's name for it; float32), or of a generation step of a language model after `past`
+        tokens. With `training` in training mode. An ONNX file has its own types and names, and infers only. Raises
+        `InputError`, one line."""
+        import torch
+
+        assert self.module is not None
+        shapes = self.shapes(inputs, past)
+        if missing := [n for n, needed in self.arguments().items() if needed and n not in shapes]:
+            example = " ".join(f"--input {n}=1x3x224x224" for n in missing) if shapes or missing[1:] else "--input 1x3x224x224"
+            raise InputError(f"{self.name}: say the shape of {' and of '.join(missing)}, as in {example}")
+        kind = getattr(torch, dtype or "float32")
+        if any(p.dtype != kind for p in self.module.parameters() if p.is_floating_point()):
+            self.module.to(kind)
+        tensors = {n: torch.empty(s, dtype=self._dtype(n, kind), device="meta") for n, s in shapes.items()}
+        try:
+            self.module.train(training)
+            return self.trace(tensors, past, name or self.name)
+        except Exception as error:  # whatever the network's forward raises
+            default = {n: i.shape for n, i in self.inputs.items()}
+            expected = f"; it takes {written(default)}" if default and shapes != default and not past else ""
+            kind_of = LaminaError if isinstance(error, LaminaError) and not isinstance(error, InputError) else InputError
+            raise kind_of(f"{self.name} on {written(shapes)}: {first_line(error)}{expected}") from error
+        finally:
+            self.module.eval()
+
+    def trace(self, tensors: Mapping[str, "torch.Tensor"], past: int, name: str) -> Workload:
+        """The trace of one call of the module with these inputs; `check_past` has let `past` through."""
+        from lamina.tracing.tracer import trace
+
+        assert self.module is not None and not past
+        known = {} if self.inputs else self.arguments()
+        unnamed = [t for n, t in tensors.items() if n not in known]
+        return trace(self.module, *unnamed, name=name, **{n: t for n, t in tensors.items() if n in known})
+
+    def check_past(self, past: int) -> None:
+        if past:
+            raise InputError(f"{self.name}: only a language model of transformers (hf:...) has a past to continue")
+
+    def _dtype(self, name: str, kind: "torch.dtype") -> "torch.dtype":
+        """Arguments of the user's network that are called ids or tokens are whole numbers."""
+        import torch
+
+        tokens = self.inputs[name].tokens if name in self.inputs else name.endswith(("ids", "tokens", "idx"))
+        return torch.long if tokens else kind
+
+
+def first_argument(module: Any) -> str:
+    """The name of the first argument of the module's forward."""
+    return next(iter(inspect.signature(module.forward).parameters))
+
+
+def written(shapes: Mapping[str, Shape]) -> str:
+    """ "1x3x224x224", or with several inputs "a 1x8, b 1x4"."""
+    alike = set(shapes.values())
+    return units.shape(alike.pop()) if len(alike) == 1 else ", ".join(f"{n} {units.shape(s)}" for n, s in shapes.items())
