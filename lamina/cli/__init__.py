@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lamina import __version__
-from lamina.cli import compare, cost, demo, evaluate, fit, lecture, listing, roofline, run, show, table, train, translate
+from lamina.cli import compare, cost, demo, evaluate, fit, grow, lecture, listing, roofline, run, show, table, train, translate
 from lamina.errors import InputError, LaminaError, reason
 
 app = typer.Typer(
@@ -32,6 +32,8 @@ app.command("run")(run.run)
 app.command("translate")(translate.translate)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
+app.command("grow")(grow.grow)
+app.command("shrink")(grow.shrink)
 
 
 def _version(asked: bool) -> None:

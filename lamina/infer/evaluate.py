@@ -14,6 +14,7 @@ from lamina.data.image import from_pixels, prepare
 from lamina.errors import InputError
 from lamina.infer.session import Session
 from lamina.progress import track
+from lamina.weights import trained
 from lamina.zoo import registry as zoo
 
 
@@ -29,7 +30,8 @@ def evaluate(
     one centre crop a picture; percent, rounded to four places. A Transformer's, on a corpus, has "bleu" (beam 5) and
     "bleu_greedy" in place of the last two. `options` are those of `Session`, or of `bleu`.
     """
-    if name in zoo.names("transformer"):
+    file = trained.place(name)
+    if (name if file is None else trained.named(file)) in zoo.names("transformer"):
         from lamina.infer.translate import bleu
 
         if options.pop("engine", "torch") != "torch":

@@ -14,9 +14,9 @@ from lamina.data.registry import class_names
 from lamina.errors import InputError, LaminaError, first_line
 from lamina.extras import install_command
 from lamina.weights import files as weight_files
+from lamina.weights import trained
 from lamina.zoo import registry
 
-WEIGHTS = "weights.safetensors"  # in the folder of a run of `lamina train`
 RANDOM = "random"  # in place of weights: a fresh network, for timings
 
 
@@ -50,10 +50,8 @@ def load(
     path = Path(text)
     if path.suffix == ".onnx":
         found = _onnx(path)
-    elif path.is_dir() and (path / WEIGHTS).is_file():
-        found = _zoo(_network_of(path / WEIGHTS), path / WEIGHTS, device)
-    elif path.suffix == ".safetensors" and path.is_file():
-        found = _zoo(_network_of(path), path, device)
+    elif trained.place(path) is not None:
+        found = _zoo(*trained.network(text), device)
     elif text.startswith("timm:"):
         found = _timm(text, weights)
     elif text.startswith("hf:") or ":" in text:
@@ -93,14 +91,6 @@ def _example(name: str) -> tuple[Tensor, ...]:
     torch.manual_seed(0)
     given = registry.example(name)
     return tuple(torch.randn(x.shape) if x.is_floating_point() else torch.zeros(x.shape, dtype=x.dtype) for x in given)
-
-
-def _network_of(path: Path) -> str:
-    """The zoo's name in the metadata of a file that `lamina train` wrote."""
-    name = weight_files.read_metadata(path).get("network")
-    if not name:
-        raise InputError(f"{path} does not say which network it belongs to: give the name and --weights {path}")
-    return name
 
 
 def _timm(model: str, weights: str | Path | None) -> Network:

@@ -15,6 +15,7 @@ from lamina.extras import install_command
 from lamina.infer.generate import Hypothesis, beam_search, greedy, pad
 from lamina.progress import track
 from lamina.weights import files as weight_files
+from lamina.weights import trained
 
 BATCH = 64  # sentences decoded together
 LENGTH = 2.0, 10  # a translation has at most this many tokens for each of the source, and so many more
@@ -67,6 +68,7 @@ class Translator:
 
 def translator(name: str, weights: str | Path | None = None, device: str = "cpu") -> Translator:
     """`weights` as in `lamina.load`; the file's metadata hold the encoding and the languages."""
+    name, weights = trained.network(name, weights)
     file = weight_files.find(name, weights)
     metadata = weight_files.read_metadata(file.path)
     if "tokenizer" not in metadata:

@@ -71,6 +71,13 @@ def coarsen(family: Family, factor: int, operator: str = "coarsen") -> tuple[Fam
     return _change(family, stacks, places, "depth", operator, "approximate")
 
 
+def with_step(family: Family, step: float) -> tuple[Family, Step]:
+    """The same blocks at `step` times their step: another function, near the identity for small steps."""
+    stacks = family.stacks()
+    places = [[Place(((i, 1.0),), 1.0 if b.fixed else step) for i, b in enumerate(stack.blocks)] for stack in stacks]
+    return _change(family, stacks, places, "depth", "step", "approximate")
+
+
 def _claim(operator: str, stacks: Sequence[Stack]) -> Class:
     if operator == "split":
         return "consistent" if all(stack.kind == "pre" for stack in stacks) else "approximate"

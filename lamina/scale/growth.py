@@ -157,6 +157,11 @@ def check(model: nn.Module, grown: Grown, batch: Batch, targets: Tensor | None =
     def refine(module: nn.Module) -> nn.Module:
         return grow(module, depth=2, operator={"depth": operator or "split"}).module
 
+    def at_step(step: float) -> tuple[nn.Module, nn.Module]:
+        family, change = depths.with_step(describe(model), step)
+        smaller = materialise(family, Plan((change,)), model)
+        return smaller, refine(smaller)
+
     return verify(
         model,
         grown.module,
@@ -165,6 +170,7 @@ def check(model: nn.Module, grown: Grown, batch: Batch, targets: Tensor | None =
         targets=targets,
         lift=report.lift,
         refine=refine if operator else None,
+        at_step=at_step if operator else None,
         float64=report.float64,
     )
 

@@ -33,8 +33,8 @@ def resize_matrix(old: int, new: int, mode: Resize = "bilinear") -> Tensor:
 
 
 def resize_patch(weight: Tensor, new: int, mode: Resize = "bilinear") -> Tensor:
-    """A patch embedding (D, C, p, p) for patches of new x new pixels. A larger one gives a patch enlarged by `mode` the token of
-    the original; a smaller one gives a patch the token that the old one gives it enlarged."""
+    """A patch embedding (D, C, p, p) for patches of new x new pixels. A larger one gives a patch enlarged by `mode` the token
+    of the original; a smaller one gives a patch the token that the old one gives it enlarged."""
     old = weight.shape[-1]
     larger = new >= old
     one = torch.linalg.pinv(resize_matrix(old, new, mode)).T if larger else resize_matrix(new, old, mode).T  # (new, p)

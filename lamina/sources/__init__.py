@@ -12,13 +12,14 @@ from lamina.sources.onnx import Onnx
 from lamina.sources.python import Python
 from lamina.sources.source import Input, Shape, Shapes, Source, written
 from lamina.sources.timm import Timm
+from lamina.sources.trained import Trained
 from lamina.sources.weightless import without_weights
 from lamina.sources.zoo import Zoo
 
 __all__ = ["FORMS", "ORIGINS", "Input", "Shape", "Shapes", "Source", "resolve", "without_weights", "written"]
 
 # The origins of networks; the first that claims a text reads it.
-ORIGINS: tuple[type[Source], ...] = (Zoo, Timm, HuggingFace, Onnx, Python)
+ORIGINS: tuple[type[Source], ...] = (Zoo, Timm, HuggingFace, Onnx, Trained, Python)
 FORMS = ", ".join(origin.form for origin in ORIGINS)  # "a zoo name, timm:NAME, ..."
 
 CHECKPOINTS = (".pt", ".pth", ".th", ".bin", ".ckpt", ".safetensors", ".pt2", ".ptl", ".pkl", ".pickle", ".gguf", ".h5", ".npz")

@@ -81,7 +81,8 @@ def _describe(entry: registry.Spec, path: Path) -> WeightFile:
     metadata = read_metadata(path)
     if "image" in metadata:
         scale = float(metadata.get("score_scale", 1))
-        changes = json.loads(metadata.get("changes", "{}"))
+        stored = json.loads(metadata.get("changes", "{}"))
+        changes = {key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()}
         return WeightFile(path.name, path, json.loads(metadata["image"]), metadata.get("data", ""), scale, changes)
     digest = sha256(path)
     for row in (row for family in registry.FAMILIES for row in registry.published(family).get("weights", ())):
