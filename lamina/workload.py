@@ -1,15 +1,20 @@
 """The record that everything about cost, memory and hardware reads: what a network computes, in exact integers.
 
-Standard library only. Counting convention: a MAC is one multiply-accumulate of a convolution, a linear layer or a
-matrix product (attention's two included); no bias, norm, activation, pooling; 1 MAC = 2 FLOPs. Parameters are weights,
-biases and the scale and shift of norms; running statistics are buffers.
+Counting convention: a MAC is one multiply-accumulate of a convolution, a linear layer or a matrix product (attention's two
+included); no bias, norm, activation, pooling; 1 MAC = 2 FLOPs. Parameters are weights, biases and the scale and shift of
+norms; running statistics are buffers.
 """
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from itertools import accumulate
 from typing import Any, Literal, TypeVar
+
+import msgspec
+from msgspec.structs import asdict as asdict  # of a record, as `replace` is: whoever reads records takes them from here
+from msgspec.structs import replace as replace
+
+from lamina.errors import InputError
 
 T = TypeVar("T", "Tensor", "Weight")
 Role = Literal["input", "activation", "output"]
@@ -25,8 +30,11 @@ DTYPE_BYTES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A msgspec struct: made as fast as a tuple, never changed, and checked type by type where it is read back."""
+
+
+class Tensor(Record, frozen=True):
     """A tensor that flows between layers. Views of one allocation share a `storage`, of `storage_bytes` (0 within a weight)."""
 
     id: int
@@ -46,8 +54,7 @@ class Tensor:
         return math.prod(self.shape) * DTYPE_BYTES[self.dtype]
 
 
-@dataclass(frozen=True, slots=True)
-class Weight:
+class Weight(Record, frozen=True):
     """A parameter of the module. Tied parameters are one `Weight` with several names."""
 
     names: tuple[str, ...]
@@ -66,8 +73,7 @@ class Weight:
         return math.prod(self.shape) * DTYPE_BYTES[self.dtype]
 
 
-@dataclass(frozen=True, slots=True)
-class Loops:
+class Loops(Record, frozen=True):
     """One multiply-accumulate loop nest, per group: N batch (tokens of a linear layer), G groups (the batch of a batched
     matrix product), M output and C input channels; `output` sizes (P, Q, ...), `filter` sizes (R, S, ...), `stride`,
     `padding` and `dilation` have one entry a spatial axis (a matrix product has none; a pair where padding is not
@@ -93,8 +99,7 @@ class Loops:
         return self.times * self.N * self.G * self.M * self.C * math.prod(self.output) * math.prod(self.filter)
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(Record, frozen=True):
     """One operation as its author wrote it. `name` is the module's path; operations that are not a leaf module's only
     one add "/operator", and repeated calls add ":1", ":2", ...
 
@@ -161,8 +166,7 @@ class Layer:
         return 0 if self.kind == "view" else sum([t.bytes for t in self.outputs])
 
 
-@dataclass(frozen=True, slots=True)
-class Lifetime:
+class Lifetime(Record, frozen=True):
     """A storage is alive from layer `born` to layer `freed`, both included; -1 is before the first layer. Masks, indices
     and statistics that exist only for the backward pass have `freed = born - 1`: they are never alive in a forward pass.
     """
@@ -173,8 +177,7 @@ class Lifetime:
     freed: int
 
 
-@dataclass(frozen=True, slots=True)
-class Unknown:
+class Unknown(Record, frozen=True):
     """An operator that has no rule: it is listed, never silently zero."""
 
     op: str
@@ -183,8 +186,7 @@ class Unknown:
     outputs: tuple[tuple[int, ...], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Coverage:
+class Coverage(Record, frozen=True):
     """How many operators were counted, how many are known to cost nothing, and which are unknown."""
 
     counted: int
@@ -192,8 +194,7 @@ class Coverage:
     unknown: tuple[Unknown, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Totals:
+class Totals(Record, frozen=True):
     """Sums over layers; each weight is counted once, however often it is used."""
 
     parameters: int
@@ -224,8 +225,7 @@ def _intensity(counted: "Layer | Totals") -> float:
     return 2 * counted.macs / moved if moved else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Workload:
+class Workload(Record, frozen=True):
     """A traced network. `weights` are all of the module's, used or not; `buffers` are elements of its buffers.
 
     `attention` says how causal attention is counted: "dense", or "causal" for the pairs that the mask leaves.
@@ -243,7 +243,7 @@ class Workload:
     buffers: int
     lifetimes: tuple[Lifetime, ...]
     lifetime_rule: Literal["eager", "last use"]
-    coverage: Coverage = field(default=Coverage(0, 0))
+    coverage: Coverage = Coverage(0, 0)
     buffer_bytes: int = 0
     attention: Literal["dense", "causal"] = "dense"
     assumptions: tuple[str, ...] = ()
@@ -253,19 +253,16 @@ class Workload:
         chosen = self.layers if layers is None else tuple(layers)
         weights = self.weights if layers is None else unique(w for layer in chosen for w in layer.weights)
         parts = {part: sum(w.numel for w in weights if w.part == part) for part in ("weight", "bias", "norm")}
+        summed = ("macs", "activations", "bytes_read", "bytes_written", "backward_macs")
         return Totals(
             parameters=sum(parts.values()),
             weights=parts["weight"],
             biases=parts["bias"],
             norm=parts["norm"],
-            macs=sum(layer.macs for layer in chosen),
-            activations=sum(layer.activations for layer in chosen),
-            bytes_read=sum(layer.bytes_read for layer in chosen),
-            bytes_written=sum(layer.bytes_written for layer in chosen),
             layers=len(chosen),
             trainable=sum(w.numel for w in weights if w.trainable),
             parameter_bytes=sum(w.bytes for w in weights),
-            backward_macs=sum(layer.backward_macs for layer in chosen),
+            **{key: sum([getattr(layer, key) for layer in chosen]) for key in summed},
         )
 
     def by(self, key: Literal["layer", "module", "kind"] | Callable[[Layer], str], depth: int = 1) -> dict[str, Totals]:
@@ -304,81 +301,17 @@ class Workload:
         return sum(w.numel for w in self.weights if w.storage not in used)
 
     @property
-    def parameters_by_dtype(self) -> dict[str, int]:
-        """Parameters of each type, tied ones once."""
-        counts: dict[str, int] = {}
-        for weight in self.weights:
-            counts[weight.dtype] = counts.get(weight.dtype, 0) + weight.numel
-        return counts
-
-    @property
-    def parameters_active(self) -> int:
-        """Parameters that one token meets. In a mixture of experts a router chooses k of E experts (a layer with the
-        attributes `k` and `of`): of the experts beside it, E modules in a list or weights stacked to E, k/E count; of
-        everything else all. A network without routers is active as a whole."""
-        share: dict[int, tuple[int, int]] = {}
-        for layer in self.layers:
-            k, experts = layer.attributes.get("k"), layer.attributes.get("of")
-            if isinstance(k, int) and isinstance(experts, int) and k < experts:
-                for storage in self._experts(layer.module, experts):
-                    share[storage] = (k, experts)
-        return sum(w.numel * share.get(w.storage, (1, 1))[0] // share.get(w.storage, (1, 1))[1] for w in self.weights)
-
-    def _experts(self, router: str, experts: int) -> set[int]:
-        """The weights of the nearest group of so many experts: in the router's module, or the modules around it."""
-        scope = router.split(".") if router else []
-        for depth in range(len(scope), max(-1, len(scope) - 3), -1):
-            groups: dict[tuple[str, ...], dict[str, set[int]]] = {}
-            stacked: dict[tuple[str, ...], set[int]] = {}
-            for weight in self.weights:
-                parts = weight.names[0].split(".")
-                if parts[:depth] != scope[:depth]:
-                    continue
-                for i, part in enumerate(parts[depth:], depth):
-                    if part.isdigit():
-                        groups.setdefault(tuple(parts[:i]), {}).setdefault(part, set()).add(weight.storage)
-                        break
-                if weight.shape and weight.shape[0] == experts:
-                    home = stacked.setdefault(tuple(parts[:-1]), set())
-                    if len(weight.shape) == 3 or home:
-                        home.add(weight.storage)
-            found = {s for group in groups.values() if len(group) == experts for member in group.values() for s in member}
-            found = found or {s for home in stacked.values() for s in home}
-            if found:
-                return found
-        return set()
-
-    def causal_exact(self) -> "Workload":
-        """The same network with causal attention counted exactly: only the (query, key) pairs that the mask leaves, S·(S+1)/2
-        of S². In its two nests N then runs over these pairs. Only attention that says it is causal changes (the
-        `is_causal` of torch's function, whose mask lies in the top left corner, or `CausalBias`); a mask that is given as a
-        tensor stays dense, for its values are not known. `attention` of the result says "causal"."""
-
-        def exact(layer: Layer) -> Layer:
-            if not layer.attributes.get("causal") or len(layer.loops) != 2:
-                return layer
-            scores, values = layer.loops
-            pairs = causal_pairs(scores.N, scores.M, layer.attributes.get("aligned") == "bottom right")
-            return replace(layer, loops=(replace(scores, N=pairs, M=1), replace(values, N=pairs, C=1)))
-
-        return replace(self, layers=tuple(exact(layer) for layer in self.layers), attention="causal")
-
-    @property
     def live_bytes(self) -> list[int]:
         """Bytes of activations alive while each layer runs, the network's input and the layer's workspace included."""
         change = [0] * (len(self.layers) + 2)
         for life in self.lifetimes:
             change[max(life.born, 0)] += life.bytes
             change[life.freed + 1] -= life.bytes
-        alive, found = 0, []
-        for index, layer in enumerate(self.layers):
-            alive += change[index]
-            found.append(alive + layer.workspace)
-        return found
+        return [alive + layer.workspace for alive, layer in zip(accumulate(change), self.layers, strict=False)]
 
     @property
     def peak_activation_bytes(self) -> int:
-        """The most bytes of activations alive at once: the largest of `live_bytes`."""
+        """The largest of `live_bytes`."""
         return max(self.live_bytes, default=0)
 
     @property
@@ -387,105 +320,38 @@ class Workload:
         keep = {storage for layer in self.layers for storage in layer.saved}
         return sum(life.bytes for life in self.lifetimes if life.storage in keep)
 
-    def summary(self) -> dict[str, int]:
-        """The totals as the command's JSON has them."""
-        total = self.total()
-        return {
-            **{k: getattr(total, k) for k in ("parameters", "weights", "biases", "norm")},
-            "parameters_unused": self.parameters_unused,
-            "parameters_active": self.parameters_active,
-            "parameters_trainable": total.trainable,
-            "parameter_bytes": total.parameter_bytes,
-            "buffers": self.buffers,
-            "buffer_bytes": self.buffer_bytes,
-            **{k: getattr(total, k) for k in ("macs", "flops", "backward_macs", "activations", "bytes_read", "bytes_written")},
-            "peak_activation_bytes": self.peak_activation_bytes,
-        }
-
     def to_json(self) -> str:
         """The whole record; `from_json` gives an equal one."""
-        tensors = {t.id: t for layer in self.layers for t in (*layer.inputs, *layer.outputs)}
-        tensors |= {t.id: t for t in self.inputs}
-        index = {id(w): i for i, w in enumerate(self.weights)}
-        layers = []
-        for layer in self.layers:
-            plain = {k: getattr(layer, k) for k in Layer.__slots__}
-            plain["inputs"] = [t.id for t in layer.inputs]
-            plain["outputs"] = [t.id for t in layer.outputs]
-            plain["weights"] = [index[id(w)] for w in layer.weights]
-            plain["loops"] = [asdict(nest) for nest in layer.loops]
-            layers.append(plain)
-        plain = ("name", "mode", "buffers", "lifetime_rule", "buffer_bytes", "attention", "assumptions")
-        record = {k: getattr(self, k) for k in plain}
-        record |= {"tensors": [asdict(t) for t in tensors.values()], "inputs": [t.id for t in self.inputs]}
-        record |= {"weights": [asdict(w) for w in self.weights], "layers": layers}
-        record |= {"lifetimes": [asdict(life) for life in self.lifetimes], "coverage": asdict(self.coverage)}
-        return json.dumps(record)
+        tensors = {t.id: t for t in self.inputs} | {t.id: t for x in self.layers for t in (*x.inputs, *x.outputs)}
+        places = {id(w): place for place, w in enumerate(self.weights)}
+        rows = [_row(layer, places) for layer in self.layers]
+        fields = asdict(self) | {"inputs": [t.id for t in self.inputs], "layers": rows, "tensors": list(tensors.values())}
+        return msgspec.json.encode(fields).decode()
 
     @classmethod
     def from_json(cls, text: str) -> "Workload":
-        record = json.loads(text)
-        tensors = {t["id"]: Tensor(**_tuples(t)) for t in record["tensors"]}
-        weights = tuple(Weight(**_tuples(w)) for w in record["weights"])
-        layers = []
-        for plain in record["layers"]:
-            plain["inputs"] = tuple(tensors[i] for i in plain["inputs"])
-            plain["outputs"] = tuple(tensors[i] for i in plain["outputs"])
-            plain["weights"] = tuple(weights[i] for i in plain["weights"])
-            plain["loops"] = tuple(Loops(**_tuples(nest)) for nest in plain["loops"])
-            plain["attributes"] = _tuples(plain["attributes"])
-            layers.append(Layer(**{**plain, "saved": tuple(plain["saved"])}))
-        unknown = tuple(Unknown(**_tuples(u)) for u in record["coverage"]["unknown"])
-        return cls(
-            name=record["name"],
-            mode=record["mode"],
-            inputs=tuple(tensors[i] for i in record["inputs"]),
-            layers=tuple(layers),
-            weights=weights,
-            buffers=record["buffers"],
-            lifetimes=tuple(Lifetime(**life) for life in record["lifetimes"]),
-            lifetime_rule=record["lifetime_rule"],
-            coverage=Coverage(record["coverage"]["counted"], record["coverage"]["free"], unknown),
-            buffer_bytes=record["buffer_bytes"],
-            attention=record["attention"],
-            assumptions=tuple(record["assumptions"]),
-        )
+        """The record that `to_json` wrote. Raises `InputError` for anything else, with the first field that does not fit."""
+        try:
+            document = msgspec.json.decode(text, type=_Document)
+            tensors, weights = {t.id: t for t in document.tensors}, dict(enumerate(document.weights))
+            fields = asdict(document)
+            del fields["tensors"]
+            fields["inputs"] = tuple(tensors[i] for i in document.inputs)
+            fields["layers"] = tuple(_layer(row, tensors, weights) for row in document.layers)
+        except (msgspec.MsgspecError, UnicodeError, KeyError, TypeError) as error:
+            why = f"{error} is not in it" if isinstance(error, KeyError) else error
+            raise InputError(f"not the record of a workload: {why}") from error
+        return cls(**fields)
 
     def __str__(self) -> str:
-        """A plain table: one line a layer, then the totals."""
-        rows = [("layer", "kind", "output", "parameters", "MACs")]
-        seen: set[int] = set()
-        for layer in self.layers:
-            fresh = [w for w in layer.weights if w.storage not in seen]
-            seen.update(w.storage for w in fresh)
-            shape = "x".join(map(str, layer.outputs[0].shape)) if layer.outputs else ""
-            rows.append((layer.name, layer.kind, shape, f"{sum(w.numel for w in fresh):,}", f"{layer.macs:,}"))
+        """The totals in a line, then what to know of them; `lamina.report.table` has one line per layer."""
         total = self.total()
-        rows.append((f"{self.name} ({self.mode})", "", "", f"{total.parameters:,}", f"{total.macs:,}"))
-        width = [max(len(row[i]) for row in rows) for i in range(5)]
-        lines = [
-            f"{a:<{width[0]}}  {b:<{width[1]}}  {c:>{width[2]}}  {d:>{width[3]}}  {e:>{width[4]}}" for a, b, c, d, e in rows
-        ]
-        rule = "-" * len(lines[0])
-        lines = [lines[0], rule, *lines[1:-1], rule, lines[-1]]
+        lines = [f"{self.name} ({self.mode}): {total.layers:,} layers, {total.parameters:,} parameters, {total.macs:,} MACs"]
         if self.parameters_unused:
             lines.append(f"{self.parameters_unused:,} of the parameters are not used by this call")
         lines += [f"assumed: {text}" for text in self.assumptions]
         lines += [f"not counted, no rule: {u.op} in {u.layer}" for u in self.coverage.unknown]
         return "\n".join(lines)
-
-
-def causal_pairs(length: int, span: int, bottom_right: bool = False) -> int:
-    """How many (query, key) pairs a causal mask of `length` queries and `span` keys leaves.
-
-    Query i sees keys 0 … i where the mask lies in the top left corner (torch's `is_causal`), and 0 … i + span - length
-    where it lies in the bottom right (the last query sees every key: a key/value cache). For length = span = S both are
-    S·(S+1)/2.
-    """
-    shift = span - length if bottom_right else 0
-    first = max(0, -shift)  # queries before it see nothing
-    last = max(first, min(length, span - shift))  # queries from it on see every key
-    return (first + last + 1 + 2 * shift) * (last - first) // 2 + (length - last) * span
 
 
 def unique(items: Iterable[T]) -> tuple[T, ...]:
@@ -494,10 +360,40 @@ def unique(items: Iterable[T]) -> tuple[T, ...]:
     return tuple(seen.values())
 
 
+def _row(layer: Layer, places: Mapping[int, int]) -> dict[str, Any]:
+    fields = asdict(layer)
+    fields["inputs"], fields["outputs"] = [t.id for t in layer.inputs], [t.id for t in layer.outputs]
+    fields["weights"] = [places[id(w)] for w in layer.weights]
+    return fields
+
+
+def _layer(row: Mapping[str, Any], tensors: Mapping[int, Tensor], weights: Mapping[int, Weight]) -> Layer:
+    """A layer of the document, which has tensors by id and weights by place."""
+    records = {key: [tensors[i] for i in row[key]] for key in ("inputs", "outputs")}
+    weighed = [weights[i] for i in row["weights"]]
+    return msgspec.convert({**row, **records, "weights": weighed, "attributes": _tuples(row["attributes"])}, Layer)
+
+
+class _Document(Record, frozen=True):
+    """A `Workload` in JSON: each tensor once."""
+
+    name: str
+    mode: Literal["train", "eval"]
+    inputs: tuple[int, ...]
+    layers: tuple[dict[str, Any], ...]
+    weights: tuple[Weight, ...]
+    buffers: int
+    lifetimes: tuple[Lifetime, ...]
+    lifetime_rule: Literal["eager", "last use"]
+    coverage: Coverage
+    buffer_bytes: int
+    attention: Literal["dense", "causal"]
+    assumptions: tuple[str, ...]
+    tensors: tuple[Tensor, ...]
+
+
 def _tuples(value: Any) -> Any:
     """JSON's lists are the records' tuples, except that mappings stay mappings."""
-    if isinstance(value, list):
-        return tuple(_tuples(v) for v in value)
     if isinstance(value, dict):
         return {k: _tuples(v) for k, v in value.items()}
-    return value
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lamina import units
-from lamina.cost import sweep
+from lamina.cost import causal, sweep
 from lamina.errors import InputError
 from lamina.workload import Workload
 
@@ -76,7 +76,7 @@ class Network:
         inputs: Mapping[str | None, Shape] = self.inputs if sizes is None else dict(sizes)  # type: ignore[arg-type]
         dtype = DTYPES[self.dtype] if self.dtype else None
         workload = self.source.workload(inputs, dtype, self.past, self.name, training)
-        return workload.causal_exact() if self.causal else workload
+        return causal.exact(workload) if self.causal else workload
 
     def resized(self, axis: sweep.Axis, size: int) -> dict[str, Shape]:
         """All inputs with another batch, another resolution of the images or another length of the sequences."""

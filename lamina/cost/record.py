@@ -1,11 +1,11 @@
 """A network's cost as a document: exact integers, a layer's parameters where they are first used."""
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
-from lamina.cost import memory
-from lamina.workload import Layer, Totals, Workload
+from lamina.cost import experts, memory
+from lamina.workload import Layer, Totals, Workload, asdict
 
 
 def _intensity(counted: Layer | Totals) -> float:
@@ -34,8 +34,32 @@ def memory_figures(workload: Workload, trained: Workload | None = None, optimize
     }
     if trained is not None:
         step = memory.training(trained, optimizer, master)
-        figures["training"] = {"optimizer": optimizer, **asdict(step), "total": step.total}
+        figures["training"] = {"optimizer": optimizer, **dataclasses.asdict(step), "total": step.total}
     return figures
+
+
+def summary(workload: Workload) -> dict[str, int]:
+    """The totals of a network."""
+    total = workload.total()
+    return {
+        **{k: getattr(total, k) for k in ("parameters", "weights", "biases", "norm")},
+        "parameters_unused": workload.parameters_unused,
+        "parameters_active": experts.active_parameters(workload),
+        "parameters_trainable": total.trainable,
+        "parameter_bytes": total.parameter_bytes,
+        "buffers": workload.buffers,
+        "buffer_bytes": workload.buffer_bytes,
+        **{k: getattr(total, k) for k in ("macs", "flops", "backward_macs", "activations", "bytes_read", "bytes_written")},
+        "peak_activation_bytes": workload.peak_activation_bytes,
+    }
+
+
+def parameters_by_dtype(workload: Workload) -> dict[str, int]:
+    """Parameters of each type, tied ones once."""
+    counts: dict[str, int] = {}
+    for weight in workload.weights:
+        counts[weight.dtype] = counts.get(weight.dtype, 0) + weight.numel
+    return counts
 
 
 def document(workload: Workload, model: str, shape: Sequence[int], memory_bytes: Any, depth: int = 1) -> dict[str, Any]:
@@ -64,8 +88,8 @@ def document(workload: Workload, model: str, shape: Sequence[int], memory_bytes:
     ]
     coverage: dict[str, Any] = {"counted": workload.coverage.counted, "free": workload.coverage.free}
     coverage["unknown"] = [asdict(u) for u in workload.coverage.unknown]
-    totals = workload.summary() | {
-        "parameters_by_dtype": workload.parameters_by_dtype,
+    totals = summary(workload) | {
+        "parameters_by_dtype": parameters_by_dtype(workload),
         "intensity": _intensity(workload.total()),
     }
     return {

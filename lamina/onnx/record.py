@@ -1,7 +1,7 @@
 """The record of an ONNX graph in the making: tensors and storages by number, stored tensors, layers and counts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from onnx import NodeProto, TensorProto
@@ -13,7 +13,7 @@ from lamina.onnx.names import module_of
 from lamina.onnx.parameters import Stored, parameters
 from lamina.onnx.values import Node, Value, plain
 from lamina.operators import Shape
-from lamina.workload import Kind, Loops, Tensor
+from lamina.workload import Kind, Loops, Tensor, replace
 
 
 @dataclass(slots=True)

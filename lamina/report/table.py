@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -10,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lamina import units
-from lamina.workload import Layer, Totals, Workload, unique
+from lamina.workload import Layer, Totals, Workload, replace, unique
 
 WIDE = 200  # columns of output that goes to a file or a pipe
 

@@ -7,13 +7,13 @@ is made so that no value of a tensor is read. transformers is imported only in f
 import difflib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lamina.errors import InputError, LaminaError, first_line
 from lamina.sources.source import Input, Shape, Shapes, Source
-from lamina.workload import Layer, Workload
+from lamina.workload import Layer, Workload, replace
 
 if TYPE_CHECKING:
     import torch

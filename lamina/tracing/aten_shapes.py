@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lamina import operators
 from lamina.operators import elementwise_ops, reduction_ops
+from lamina.tracing.emitter import Emitter
 from lamina.workload import Loops
-
-if TYPE_CHECKING:
-    from lamina.tracing.tracer import Tracer
 
 aten = torch.ops.aten
 
 
-def _convolution(t: Tracer, x, w, bias, stride, padding, dilation, transposed, output_padding, groups):
+def _convolution(t: Emitter, x, w, bias, stride, padding, dilation, transposed, output_padding, groups):
     axes = w.dim() - 2
     stride, padding, dilation, extra = (operators.per_axis(v, axes) for v in (stride, padding, dilation, output_padding))
     xs, ws = tuple(x.shape), tuple(w.shape)
@@ -36,7 +34,7 @@ def _convolution(t: Tracer, x, w, bias, stride, padding, dilation, transposed, o
 def _product(left: int, right: int) -> Callable[..., Any]:
     """mm, bmm and their adding forms; `left` and `right` are the places of the factors."""
 
-    def product(t: Tracer, *args: Any, **_: Any) -> Any:
+    def product(t: Emitter, *args: Any, **_: Any) -> Any:
         a, b = tuple(args[left].shape), tuple(args[right].shape)
         shape, nest = operators.matmul(a, b)
         ops = {"add": math.prod(shape)} if left else {}
@@ -45,14 +43,14 @@ def _product(left: int, right: int) -> Callable[..., Any]:
     return product
 
 
-def _adding_batches(t: Tracer, base: Tensor, a: Tensor, b: Tensor, **_: Any) -> Any:
+def _adding_batches(t: Emitter, base: Tensor, a: Tensor, b: Tensor, **_: Any) -> Any:
     """addbmm: the products of a batch, summed."""
     (groups, rows, inner), columns = a.shape, b.shape[2]
     nest = Loops(N=rows, M=columns, C=groups * inner)
     return t.new((rows, columns), a.dtype), "matmul", (nest,), {"add": rows * columns}
 
 
-def _grouped(t: Tracer, a: Tensor, b: Tensor, offs: Tensor | None = None, *_: Any, **options: Any) -> Any:
+def _grouped(t: Emitter, a: Tensor, b: Tensor, offs: Tensor | None = None, *_: Any, **options: Any) -> Any:
     """_grouped_mm: products of uneven groups, as a mixture of experts makes them. Where the groups divide the rows, the
     inner axis or the columns, their sum is that of the whole axis."""
     x, w = tuple(a.shape), tuple(b.shape)
@@ -64,7 +62,7 @@ def _grouped(t: Tracer, a: Tensor, b: Tensor, offs: Tensor | None = None, *_: An
     return t.new(shape, options.get("out_dtype") or a.dtype), "matmul", (nest,), {}
 
 
-def _index(t: Tracer, x: Tensor, indices: list[Tensor | None]) -> Any:
+def _index(t: Emitter, x: Tensor, indices: list[Tensor | None]) -> Any:
     places = [i for i, index in enumerate(indices) if index is not None]
     chosen = [index for index in indices if index is not None]
     if any(index.dtype == torch.bool for index in chosen):
@@ -75,7 +73,7 @@ def _index(t: Tracer, x: Tensor, indices: list[Tensor | None]) -> Any:
     return t.new((*rest[:start], *wide, *rest[start:]), x.dtype), "copy", (), {}
 
 
-def _cat(t: Tracer, tensors: list[Tensor], dim: int = 0) -> Any:
+def _cat(t: Emitter, tensors: list[Tensor], dim: int = 0) -> Any:
     parts = [x for x in tensors if x.dim() != 1 or x.numel()]
     shape = list(parts[0].shape)
     shape[dim] = sum(x.shape[dim] for x in parts)
@@ -85,7 +83,7 @@ def _cat(t: Tracer, tensors: list[Tensor], dim: int = 0) -> Any:
 def _pointwise(name: str) -> Callable[..., Any]:
     """Arithmetic on floating-point tensors of one type; anything else (promotion, comparisons) is left to torch."""
 
-    def pointwise(t: Tracer, *args: Any, **kwargs: Any) -> Any:
+    def pointwise(t: Emitter, *args: Any, **kwargs: Any) -> Any:
         tensors = [x for x in args if isinstance(x, Tensor)]
         if len({x.dtype for x in tensors}) > 1 or not tensors[0].is_floating_point() or tensors[0].device.type != "meta":
             return NotImplemented
@@ -95,14 +93,14 @@ def _pointwise(name: str) -> Callable[..., Any]:
     return pointwise
 
 
-def _power(t: Tracer, x: Tensor, exponent: Any, **kwargs: Any) -> Any:
+def _power(t: Emitter, x: Tensor, exponent: Any, **kwargs: Any) -> Any:
     if not x.is_floating_point() or x.device.type != "meta" or isinstance(exponent, complex):
         return NotImplemented
     return t.new(tuple(x.shape), x.dtype), "elementwise", (), operators.power_ops(x.numel(), exponent)
 
 
 def _reduction(name: str) -> Callable[..., Any]:
-    def reduction(t: Tracer, x: Tensor, dim: Any = None, keepdim: bool = False, **kwargs: Any) -> Any:
+    def reduction(t: Emitter, x: Tensor, dim: Any = None, keepdim: bool = False, **kwargs: Any) -> Any:
         if kwargs or not x.is_floating_point() or x.device.type != "meta":
             return NotImplemented
         dims = range(x.dim()) if not dim else [d % x.dim() for d in ([dim] if isinstance(dim, int) else dim)]
@@ -113,11 +111,11 @@ def _reduction(name: str) -> Callable[..., Any]:
     return reduction
 
 
-def _random_like(t: Tracer, x: Tensor, *, dtype: Any = None, **_: Any) -> Any:
+def _random_like(t: Emitter, x: Tensor, *, dtype: Any = None, **_: Any) -> Any:
     return t.new(tuple(x.shape), dtype or x.dtype), "copy", (), {}
 
 
-def _filled(t: Tracer, x: Tensor, *_: Any, **__: Any) -> Any:
+def _filled(t: Emitter, x: Tensor, *_: Any, **__: Any) -> Any:
     return x, "copy", (), {}
 
 

@@ -7,18 +7,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from lamina.errors import InputError
-from lamina.tracing.values import mapped
+from lamina.tracing import private
+from lamina.tracing.emitter import Emitter
 from lamina.tracing.values import tensors as tensors_in
-from lamina.workload import Kind, Loops
-
-if TYPE_CHECKING:
-    from lamina.tracing.tracer import Tracer
+from lamina.workload import Kind, Loops, replace
 
 RULES: dict[Any, Registration] = {}
 
@@ -57,23 +54,23 @@ def register(op: Any, shapes: Callable[..., Any], kind: Kind = "matmul") -> Regi
     is a number of MACs, a `Loops`, or a list of `Loops`. Outputs have the first floating-point argument's type. A name that
     is registered twice is what the second says, until that is removed.
     """
-    op = getattr(op, "_opoverload", op)
+    op = getattr(op, private.CUSTOM_OPERATOR, op)
     functions: tuple[Any, ...] = (op,)
-    if isinstance(op, torch._ops.OpOverloadPacket):
+    if isinstance(op, private.OperatorPacket):
         functions += tuple(getattr(op, name) for name in op.overloads())
-    elif isinstance(op, torch._ops.OpOverload) and len(op.overloadpacket.overloads()) == 1:
+    elif isinstance(op, private.Operator) and len(op.overloadpacket.overloads()) == 1:
         functions += (op.overloadpacket,)
     elif not callable(op):
         raise InputError(f"{op!r} is no operator: give torch.ops.LIBRARY.NAME, a custom_op or a function of torch")
     return Registration(shapes, kind, functions)
 
 
-def apply(t: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def apply(t: Emitter, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Count a registered operator as one layer."""
     rule = RULES[func]
     name = getattr(func, "__name__", str(func)).split(".")[0]
-    tensors = list(tensors_in((args, kwargs)))
-    shown_args, shown_kwargs = mapped((args, kwargs), lambda x: tuple(x.shape))
+    tensors = tensors_in((args, kwargs))
+    shown_args, shown_kwargs = private.tree_map_only(torch.Tensor, lambda x: tuple(x.shape), (args, kwargs))
     try:
         output, cost = rule.shapes(*shown_args, **shown_kwargs)
     except (TypeError, ValueError) as error:
@@ -81,16 +78,17 @@ def apply(t: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         raise InputError(f"{t.where()}: {text}: {error}") from error
     nests = (Loops(N=cost),) if isinstance(cost, int) else (cost,) if isinstance(cost, Loops) else tuple(cost)
     if output is None:
+        moved_args, moved_kwargs = private.tree_map_only(torch.Tensor, t.ledger.meta, (args, kwargs))
         with torch.no_grad():
-            result = func(*mapped(args, t.meta), **mapped(kwargs, t.meta))
+            result = func(*moved_args, **moved_kwargs)
     else:
         single = not output or isinstance(output[0], int)
         dtype = next((x.dtype for x in tensors if x.is_floating_point()), torch.get_default_dtype())
         made = [t.new(tuple(shape), dtype) for shape in ([output] if single else output)]
         result = made[0] if single else tuple(made)
-    outputs = list(tensors_in(result))
+    outputs = tensors_in(result)
     names: Sequence[int | str] = [t.operand(x) for x in tensors[:2]]
     if len(nests) == 1 and not nests[0].operands and len(names) == 2:
-        nests = (replace(nests[0], operands=(*names, len(t.tensors))),)
+        nests = (replace(nests[0], operands=(*names, len(t.ledger.tensors))),)
     t.emit(rule.kind, name, tensors, outputs, nests, saved=(*tensors, *outputs))
     return result

@@ -1,4 +1,4 @@
-"""An operation that has no rule: its ATen operators, seen by a `TorchDispatchMode` on the meta device.
+"""An operation that has no rule: its ATen operators, seen by a dispatch mode on the meta device.
 
 Products are counted from shapes; arithmetic, copies and views are known by name; whatever is in neither table is listed
 as unknown. All operators of one operation are one layer.
@@ -7,94 +7,205 @@ as unknown. All operators of one operation are one layer.
 from __future__ import annotations
 
 import gc
-import math
 import sys
 import weakref
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
+from contextlib import nullcontext
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from lamina.errors import InputError
-from lamina.tracing import aten_shapes, state
+from lamina.tracing import aten_shapes, blame, private, values
 from lamina.tracing.aten_kinds import classify
-from lamina.tracing.values import SMALL, assume, is_assumed, mapped, tensors, unique
-from lamina.workload import Kind, Loops, Weight
-
-if TYPE_CHECKING:
-    from lamina.tracing.tracer import Tracer
+from lamina.tracing.emitter import Emitter
+from lamina.tracing.values import is_assumed, tensors, unique
+from lamina.workload import Kind, Loops, Weight, replace
 
 PRODUCTS: set[Kind] = {"linear", "matmul", "view", "copy"}  # products, and what lays out their factors
 # What one operation made of several operators is called: the first of these that it contains.
 ORDER: tuple[Kind, ...] = (
     "conv", "linear", "matmul", "softmax", "norm", "pool", "activation", "embedding", "elementwise", "other", "copy", "view"
 )  # fmt: skip
+# Methods whose result is the value of a tensor, and functions whose result's shape is.
+READERS = {"item", "tolist", "numpy", "__bool__", "__int__", "__float__", "__index__", "__array__", "__contains__", "equal"}
+CHOOSERS = {"nonzero", "where", "__getitem__", "unique", "masked_select"}
 
 
-class MetaOps(TorchDispatchMode):
+def run(t: Emitter, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run an operation that has no rule, and record its operators as one layer."""
+    mode = MetaOps(t, getattr(func, "__name__", "operation").strip("_"))
+    try:
+        result = _watched(mode, func, args, kwargs)
+        if getattr(func, "__name__", "") in READERS and any(map(is_assumed, tensors((args, kwargs)))):
+            t.assume()
+        if mode.kinds:
+            _record(t, mode, result)
+        return result
+    finally:
+        mode.forget()
+
+
+def _watched(mode: MetaOps, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    imported = len(sys.modules)
+    try:
+        with mode:
+            result = func(*args, **kwargs)
+    except (RuntimeError, NotImplementedError) as error:
+        text, given = str(error), tensors((args, kwargs))
+        mixed = any(x.is_meta for x in given) and any(x.dim() and not x.is_meta for x in given)
+        if mixed and "device" in text.lower():  # it wants all of them in one place
+            mode.start()
+            args, kwargs = private.tree_map_only(Tensor, mode.t.ledger.meta, (args, kwargs))
+            return _watched(mode, func, args, kwargs)
+        if not isinstance(error, InputError) and ("meta" in text.lower() or "fake impl" in text):
+            raise _needs_values(mode, func) from error
+        raise
+    if len(sys.modules) != imported:  # a first call, whose imports leave cycles that keep tensors alive
+        gc.collect()
+    return result
+
+
+def _needs_values(mode: MetaOps, func: Any) -> InputError:
+    """Why an operation cannot run on the meta device: it reads values, or nobody said what it does there."""
+    name, line, where = getattr(func, "__name__", str(func)), blame.calling_line(), mode.t.where()
+    at = f"; at {line}" if line else ""
+    reads = isinstance(mode.last, private.Operator) and _traits(mode.last).reads
+    if name == "__bool__":
+        why = "the value of a tensor decides the way"
+    elif name in READERS or name in CHOOSERS or reads:
+        why = f"{name.strip('_')} needs the value of a tensor"
+    else:
+        why = f"{mode.last or func} has no meta (fake) kernel: describe it with lamina.register or torch.library.register_fake"
+        return InputError(f"{where}: {why}{at}")
+    return InputError(f"{where}: {why}, and a trace has shapes only (integer inputs on the CPU keep their values){at}")
+
+
+# ---- the operators of one operation ----------------------------------------------------------------------------------
+
+
+class Traits(NamedTuple):
+    """What torch says of an operator."""
+
+    composite: bool  # made of others
+    random: bool
+    reads: bool  # its result, or its result's shape, depends on values
+    writes: bool  # it changes an argument
+
+
+@cache
+def _traits(func: Any) -> Traits:
+    reads = torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags
+    random = torch.Tag.nondeterministic_seeded in func.tags
+    return Traits(private.is_composite(func), random, reads, private.writes(func))
+
+
+class MetaOps(private.DispatchMode):
     """Collects the operators of one operation, and the most bytes that its intermediate results need at once."""
 
-    def __init__(self, tracer: Tracer, name: str):
+    def __init__(self, t: Emitter, name: str):
         super().__init__()
-        self.tracer, self.name = tracer, name
+        self.t, self.name = t, name
+        self.start()
+
+    def start(self) -> None:
         self.kinds: list[Kind] = []
         self.loops: list[Loops] = []
         self.factors: list[Tensor | int] = []  # of products, as far as the backward pass needs them
         self.ops: dict[str, int] = {}
         self.free, self.counted = 0, 0
+        self.unknown: list[tuple[str, Any, Any]] = []
+        self.last: Any = None  # the operator that ran last
         self.inputs: dict[int, Tensor] = {}  # tensors from outside, by id
         self.changed: dict[int, Tensor] = {}  # those written in place
         self.inner: dict[int, weakref.ref[Tensor]] = {}  # results of the operators themselves
-        self.storages: dict[int, int] = {}  # of these: how many tensors of it are alive
-        self.alive, self.peak = 0, 0
-        self.unknown: list[tuple[str, Any, Any]] = []
-        self.last: Any = None  # the operator that ran last
+        self.storages: dict[int, int] = {}  # of these, by address: how many tensors of it are alive
+        self.alive, self.peak = 0, 0  # bytes
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # or torch wraps the method below, and its first call imports the compiler: a second
+    def forget(self) -> None:
+        """Let go of all tensors: the weak references' callbacks and this object hold each other."""
+        self.factors.clear()
+        self.inputs.clear()
+        self.changed.clear()
+        self.inner.clear()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        t, kwargs = self.tracer, kwargs or {}
+        kwargs = kwargs or {}
         self.last = func
         rule = aten_shapes.RULES.get(func)
-        if rule is None and _traits(func).composite:  # in inference mode they come as they are
+        if rule is None and _traits(func).composite:
             with self:
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
-        given = list(tensors((args, kwargs)))
-        name = func._overloadpacket.__name__
-        mutable = func._schema.is_mutable
-        on_meta = any(x.is_meta for x in given) or _is_large(t, given, args)
+        leaves, tree = private.tree_flatten((args, kwargs))
+        given = [x for x in leaves if isinstance(x, Tensor)]
+        self.inputs.update((id(x), x) for x in given if id(x) not in self.inner)
+        on_meta = self._is_on_meta(given, args)
+        moved = {id(x): self._moved(x, func, on_meta) for x in given}
+        args, kwargs = private.tree_unflatten([moved[id(x)] if isinstance(x, Tensor) else x for x in leaves], tree)
         if on_meta and not given:
             kwargs = {**kwargs, "device": "meta"}
-        for x in given:
-            if id(x) not in self.inner:
-                self.inputs[id(x)] = x
-
-        def stand_in(x: Tensor) -> Tensor:
-            if x.is_meta:
-                return x
-            own = t.owner_of(x)
-            wanted = isinstance(own, Weight) or (on_meta and x.dim() > 0) or (own is not None and (mutable or on_meta))
-            return t.meta(x) if wanted or (t.stale and x.untyped_storage()._cdata in t.stale) else x
-
-        args, kwargs = mapped((args, kwargs), stand_in)
         found = NotImplemented
-        if rule is not None and any(x.is_meta for x in tensors((args, kwargs))):
-            found = rule(t, *args, **kwargs)
+        if rule is not None and any(x.is_meta for x in moved.values()):
+            found = rule(self.t, *args, **kwargs)
         if found is NotImplemented:
-            result = _run(self, func, args, kwargs, on_meta)
-            found = (result, *classify(name, args, kwargs, result))
-        result, kind, loops, ops = found
+            result = self._run(func, args, kwargs, on_meta)
+            kind, loops, ops = classify(func.overloadpacket.__name__, args, kwargs, result)
+        else:
+            result, kind, loops, ops = found
+        self._count(func, given, result, kind, loops, ops)
+        self._note(result, {id(moved[id(x)]): x for x in given})
+        return result
+
+    # ---- where it runs: this alone decides who keeps values -----------------------------------------------------------
+
+    def _is_on_meta(self, given: list[Tensor], args: tuple[Any, ...]) -> bool:
+        """Whether it runs on the meta device, as one of its tensors does, or because its result is large."""
+        if given:
+            return any(x.is_meta for x in given) or values.is_large([x.shape for x in given if not self.t.ledger.is_own(x)])
+        size = args[0] if args else ()
+        return isinstance(size, (list, tuple)) and all(isinstance(n, int) for n in size) and values.is_large([size])
+
+    def _moved(self, x: Tensor, func: Any, on_meta: bool) -> Tensor:
+        """What the operator gets for a tensor: on the meta device a stand-in for all but numbers, and always one for weights,
+        for what it would write to if that is the module's, and for what has been written to already."""
+        if x.is_meta:
+            return x
+        owner = self.t.ledger.owner(x)
+        own = owner is not None and (on_meta or _traits(func).writes)
+        if isinstance(owner, Weight) or own or (on_meta and x.dim() > 0) or self.t.ledger.is_overwritten(x):
+            return self.t.ledger.meta(x)
+        return x
+
+    def _run(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], on_meta: bool) -> Any:
+        """The operator itself, on the meta device or on small real tensors; what is random leaves torch's generator alone."""
+        if on_meta:
+            return func(*args, **kwargs)
+        traits = _traits(func)
+        with values.same_seed() if traits.random and kwargs.get("generator") is None else nullcontext():
+            result = func(*args, **kwargs)
+        if any(map(is_assumed, tensors((args, kwargs)))):
+            for x in tensors(result):
+                values.assume(x)
+            if traits.reads and self.name != "one_hot":  # which reads them only to see that none is too large
+                self.t.assume()
+        return result
+
+    # ---- what it costs ------------------------------------------------------------------------------------------------
+
+    def _count(
+        self, func: Any, given: list[Tensor], result: Any, kind: Kind, loops: tuple[Loops, ...], ops: Mapping[str, int]
+    ) -> None:
+        t, name = self.t, func.overloadpacket.__name__
         if len(loops) == 1:
             a, b = (given if name in ("convolution", "mm", "bmm", "mv", "dot") else given[1:])[:2]
-            loops = (replace(loops[0], operands=(self.operand(a), self.operand(b))),)
-            self.factors += [self.origin(x) for x, other in ((a, b), (b, a)) if t.is_differentiable(self.origin(other))]
-        if kind == "matmul" and any(self.is_weight(x) for x in given):
+            loops = (replace(loops[0], operands=(self._operand(a), self._operand(b))),)
+            pairs = ((a, b), (b, a))
+            self.factors += [self._origin(x) for x, other in pairs if t.ledger.is_differentiable(self._origin(other))]
+        if kind == "matmul" and t.ledger.is_weight(*given):
             kind = "linear"
         if kind == "other":
             self.unknown.append((str(func), [tuple(x.shape) for x in given], [tuple(x.shape) for x in tensors(result)]))
@@ -106,51 +217,45 @@ class MetaOps(TorchDispatchMode):
         self.loops += loops
         for key, count in ops.items():
             self.ops[key] = self.ops.get(key, 0) + count
-        originals = dict(zip(map(id, tensors((args, kwargs))), given, strict=True))  # of stand-ins too
+
+    def _operand(self, x: Tensor) -> int | str:
+        """A factor of a product: a tensor or weight from outside (or a view of one), or an intermediate result."""
+        if id(x) not in self.inner:
+            return self.t.operand(x)
+        outside = self._outside(x)
+        if outside is not None:
+            return self.t.operand(outside)
+        owner = self.t.ledger.owner(x)
+        return owner.names[0] if isinstance(owner, Weight) else "intermediate"
+
+    def _origin(self, x: Tensor) -> Tensor | int:
+        """The tensor from outside that lies where `x` does, or the bytes of an intermediate result."""
+        outside = self._outside(x)
+        return outside if outside is not None else x if self.t.ledger.is_own(x) else x.numel() * x.element_size()
+
+    def _outside(self, x: Tensor) -> Tensor | None:
+        address = private.address(x)
+        return next((outside for outside in self.inputs.values() if private.address(outside) == address), None)
+
+    # ---- what it leaves -----------------------------------------------------------------------------------------------
+
+    def _note(self, result: Any, originals: dict[int, Tensor]) -> None:
+        """Its results: new ones, or arguments that it wrote to (`originals` by the `id` of what it got for them)."""
+        ledger = self.t.ledger
         for x in tensors(result):
             original = originals.get(id(x))
             if original is None:
-                self._made(x)
+                self._note_new(x)
                 continue
             self.changed[id(original)] = original
-            if original is not x and not t.is_own(original):  # its values are no longer known
-                t.stale.add(original.untyped_storage()._cdata)
-                t.hold.append(original)
-        return result
+            if original is not x and not ledger.is_own(original):
+                ledger.overwrite(original)
 
-    def is_weight(self, x: Tensor) -> bool:
-        """Whether it is one of the module's weights, or a view of one."""
-        return self.tracer.is_weight(x)
-
-    def operand(self, x: Tensor) -> int | str:
-        """A factor of a product: a tensor or weight from outside (or a view of one), or an intermediate result."""
-        if id(x) in self.inner:
-            address = x.untyped_storage()._cdata
-            for outside in self.inputs.values():
-                if outside.untyped_storage()._cdata == address:
-                    return self.tracer.operand(outside)
-            weight = self.tracer.own_storage.get(address)
-            return weight.names[0] if isinstance(weight, Weight) else "intermediate"
-        return self.tracer.operand(x)
-
-    def origin(self, x: Tensor) -> Tensor | int:
-        """The tensor from outside that lies where `x` does, or the bytes of an intermediate result."""
-        address = x.untyped_storage()._cdata
-        found = [outside for outside in self.inputs.values() if outside.untyped_storage()._cdata == address]
-        return found[0] if found else x if address in self.tracer.own_storage else x.numel() * x.element_size()
-
-    def forget(self) -> None:
-        """Let go of all tensors: the weak references' callbacks and this object hold each other."""
-        self.factors.clear()
-        self.inputs.clear()
-        self.changed.clear()
-        self.inner.clear()
-
-    def _made(self, x: Tensor) -> None:
-        key, address, size = id(x), x.untyped_storage()._cdata, x.untyped_storage().nbytes()
-        inherited = address in self.tracer.storage_of or address in self.tracer.own_storage
+    def _note_new(self, x: Tensor) -> None:
+        key, address, size = id(x), private.address(x), x.untyped_storage().nbytes()
         if key in self.inner:
             return
+        inherited = self.t.ledger.is_allocated(x)
 
         def died(_: Any) -> None:
             self.inner.pop(key, None)
@@ -168,147 +273,45 @@ class MetaOps(TorchDispatchMode):
             self.storages[address] = self.storages.get(address, 0) + 1
 
 
-class Traits(NamedTuple):
-    """What torch says of an operator."""
-
-    composite: bool  # made of others
-    random: bool
-    reads: bool  # its result, or its result's shape, depends on values
+# ---- the layer -------------------------------------------------------------------------------------------------------
 
 
-_TRAITS: dict[Any, Traits] = {}
-
-
-def _traits(func: Any) -> Traits:
-    found = _TRAITS.get(func)
-    if found is None:
-        key, tags = torch._C.DispatchKey.CompositeImplicitAutograd, func.tags
-        reads = torch.Tag.data_dependent_output in tags or torch.Tag.dynamic_output_shape in tags
-        composite = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key)
-        found = _TRAITS[func] = Traits(composite, torch.Tag.nondeterministic_seeded in tags, reads)
-    return found
-
-
-def _is_large(t: Tracer, given: list[Tensor], args: tuple[Any, ...]) -> bool:
-    """Whether an operator on real tensors would make so large a one that it goes to the meta device: a trace allocates
-    nothing that is not small."""
-    if not given:
-        size = args[0] if args else ()
-        return isinstance(size, (list, tuple)) and all(isinstance(n, int) for n in size) and math.prod(size) > SMALL
-    shapes = [tuple(x.shape) for x in given if not t.is_own(x)]
-    if any(math.prod(shape) > SMALL for shape in shapes):
-        return True
-    if len(shapes) > 1:
-        axes = max(map(len, shapes))
-        wide = [max((s[len(s) - 1 - i] for s in shapes if len(s) > i), default=1) for i in range(axes)]
-        return math.prod(wide) > SMALL
-    return False
-
-
-def _run(mode: MetaOps, func: Any, args: Any, kwargs: Any, on_meta: bool) -> Any:
-    """The operator itself, on the meta device or on small real tensors; random ones leave torch's generator alone."""
-    if on_meta:
-        return func(*args, **kwargs)
-    traits = _traits(func)
-    if traits.random and kwargs.get("generator") is None:
-        before = torch.default_generator.get_state()
-        try:
-            result = func(*args, **kwargs)
-        finally:
-            torch.default_generator.set_state(before)
-    else:
-        result = func(*args, **kwargs)
-    if any(is_assumed(x) for x in tensors((args, kwargs))):
-        for x in tensors(result):
-            assume(x)
-        if traits.reads and mode.name != "one_hot":  # which reads them only to see that none is too large
-            _note_assumption(mode.tracer)
-    return result
-
-
-def _note_assumption(t: Tracer) -> None:
-    line = state.calling_line()
-    t.assumptions[f"{t.where()}: choices that depend on values take turns, at {line}"] = None
-
-
-READERS = {"item", "tolist", "numpy", "__bool__", "__int__", "__float__", "__index__", "__array__", "__contains__", "equal"}
-
-
-def _needs(t: Tracer, func: Any, mode: MetaOps, error: Exception) -> InputError:
-    """Why an operation cannot run on the meta device: it reads values, or nobody said what it does there."""
-    name, line = getattr(func, "__name__", str(func)), state.calling_line()
-    last = str(mode.last or func)
-    at = f"; at {line}" if line else ""
-    if name == "__bool__":
-        why = "the value of a tensor decides the way, and a trace has shapes only"
-    elif (
-        name in READERS
-        or name in ("nonzero", "where", "__getitem__", "unique", "masked_select")
-        or (isinstance(mode.last, torch._ops.OpOverload) and _traits(mode.last).reads)
-    ):
-        why = f"{name.strip('_')} needs the value of a tensor, and a trace has shapes only"
-    else:
-        why = f"{last} has no meta (fake) kernel: describe it with lamina.register or torch.library.register_fake"
-        return InputError(f"{t.where()}: {why}{at}")
-    return InputError(f"{t.where()}: {why} (integer inputs on the CPU keep their values){at}")
-
-
-def run(t: Tracer, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run an operation that has no rule, and record its operators as one layer."""
-    name = getattr(func, "__name__", "operation").strip("_")
-    mode = MetaOps(t, name)
-    imported = len(sys.modules)
-    try:
-        with mode:
-            result = func(*args, **kwargs)
-        if len(sys.modules) != imported:  # a first call, whose imports leave cycles that keep tensors alive
-            gc.collect()
-    except (RuntimeError, NotImplementedError) as error:
-        text = str(error)
-        real = any(x.dim() and not x.is_meta for x in tensors((args, kwargs)))
-        if "device" in text.lower() and real and any(x.is_meta for x in tensors((args, kwargs))):
-            mode.forget()
-            return run(t, func, *mapped((args, kwargs), t.meta))  # it wants all of them in one place
-        if not isinstance(error, InputError) and ("meta" in text.lower() or "fake impl" in text):
-            mode.forget()
-            raise _needs(t, func, mode, error) from error
-        raise
-    if getattr(func, "__name__", "") in READERS and any(is_assumed(x) for x in tensors((args, kwargs))):
-        _note_assumption(t)
-    if not mode.kinds:
-        mode.forget()
-        return result
-    outputs = [x for x in unique(tensors(result)) if id(x) not in mode.inputs or id(x) in mode.changed]
-    places = {x.untyped_storage()._cdata: x for x in reversed(mode.inputs.values())}  # a view was written: so was its base
-    written = [places.get(x.untyped_storage()._cdata, x) if key in mode.inner else x for key, x in mode.changed.items()]
-    outputs += [x for x in unique(written) if id(x) in mode.inputs and all(x is not y for y in outputs)]
-    if any(id(x) in mode.changed and t.is_own(x) for x in outputs):
-        return result  # a module updates its own buffer: not part of the network's arithmetic
-    kind = "norm" if name in ("rms_norm", "instance_norm") else min(mode.kinds, key=ORDER.index)
-    own_view = kind == "view" and len(outputs) == 1 and t.is_own(outputs[0])
-    if own_view and any(x.numel() == outputs[0].numel() and t.is_own(x) for x in mode.inputs.values()):
-        return result  # the whole weight in another form is that weight
-    own = {x.untyped_storage()._cdata: x.untyped_storage().nbytes() for x in outputs}
-    inherited = sum(size for address, size in own.items() if address in mode.storages)
+def _record(t: Emitter, mode: MetaOps, result: Any) -> None:
+    outputs = _outputs(mode, result)
+    if any(id(x) in mode.changed and t.ledger.is_own(x) for x in outputs):
+        return  # a module updates its own buffer: not part of the network's arithmetic
+    kind = "norm" if mode.name in ("rms_norm", "instance_norm") else min(mode.kinds, key=ORDER.index)
     inputs = list(mode.inputs.values())
+    if kind == "view" and len(outputs) == 1 and t.ledger.is_own(outputs[0]):
+        whole = outputs[0].numel()
+        if any(x.numel() == whole for x in inputs if t.ledger.is_own(x)):  # a weight in another form is that weight
+            return
     for x in inputs:
-        t.identify(x)
+        t.ledger.identify(x)
     nests = tuple(mode.loops)
     if len(nests) == 1:
-        nests = (replace(nests[0], operands=(*nests[0].operands, len(t.tensors))),)
+        nests = (replace(nests[0], operands=(*nests[0].operands, len(t.ledger.tensors))),)
     # An operator of several products (attention) does not say what it keeps of them.
     known = PRODUCTS.issuperset(mode.kinds) and (mode.factors or not mode.loops)
+    memory = {private.address(x): x.untyped_storage().nbytes() for x in outputs}
+    made = sum(size for address, size in memory.items() if address in mode.storages)
     t.emit(
         kind,
-        name,
+        mode.name,
         inputs,
         outputs,
         nests,
         mode.ops,
         saved=mode.factors if known else (*inputs, *outputs),
-        workspace=max(0, mode.peak - inherited),
+        workspace=max(0, mode.peak - made),
         operators=(mode.counted, mode.free),
     )
-    mode.forget()
-    t.unknown += [(len(t.layers) - 1, *operator) for operator in mode.unknown]
-    return result
+    t.unknown(mode.unknown)
+
+
+def _outputs(mode: MetaOps, result: Any) -> list[Tensor]:
+    """What the operation returns that is new, and what it wrote to."""
+    outputs = [x for x in unique(tensors(result)) if id(x) not in mode.inputs or id(x) in mode.changed]
+    places = {private.address(x): x for x in reversed(mode.inputs.values())}  # a view was written to: so was its base
+    written = [places.get(private.address(x), x) if key in mode.inner else x for key, x in mode.changed.items()]
+    return outputs + [x for x in unique(written) if id(x) in mode.inputs and all(x is not y for y in outputs)]

@@ -10,8 +10,10 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import lamina
+from lamina.cost import causal
+from lamina.cost.experts import active_parameters
 from lamina.tracing.tracer import trace
-from lamina.workload import Workload, causal_pairs
+from lamina.workload import Workload
 
 
 class Calls(nn.Module):
@@ -161,16 +163,16 @@ def test_causal_attention_is_dense_and_exact_on_request():
         assert work.layers[0].attributes["causal"] is True
         assert work.attention == "dense"
         assert work.total().macs == h * length * span * (e + e + 2)
-        exact = work.causal_exact()
+        exact = causal.exact(work)
         pairs = int(torch.ones(length, span).tril().sum())  # top left: what torch's is_causal means
         assert exact.attention == "causal"
         assert exact.total().macs == h * pairs * (e + e + 2)
         assert work.attention == "dense"  # a new record
         assert Workload.from_json(exact.to_json()) == exact
     q = meta(1, h, 6, e)
-    assert trace(Calls(attend), q, q, q).causal_exact().total().macs == 2 * h * e * 6 * 7 // 2
+    assert causal.exact(trace(Calls(attend), q, q, q)).total().macs == 2 * h * e * 6 * 7 // 2
     plain = trace(Calls(F.scaled_dot_product_attention), q, q, q)
-    assert plain.causal_exact().total() == plain.total()
+    assert causal.exact(plain).total() == plain.total()
 
 
 def test_causal_attention_with_a_cache_lies_bottom_right():
@@ -180,15 +182,15 @@ def test_causal_attention_with_a_cache_lies_bottom_right():
         return F.scaled_dot_product_attention(q, k, v, attn_mask=causal_lower_right(3, 10))
 
     work = trace(Calls(attend), meta(1, 2, 3, 4), meta(1, 2, 10, 4), meta(1, 2, 10, 4))
-    assert work.causal_exact().total().macs == 2 * 2 * 4 * (8 + 9 + 10)  # three new queries see all before them
+    assert causal.exact(work).total().macs == 2 * 2 * 4 * (8 + 9 + 10)  # three new queries see all before them
 
 
 @pytest.mark.parametrize("length", [1, 2, 5, 8])
 @pytest.mark.parametrize("span", [1, 3, 5, 9])
 def test_causal_pairs_by_counting(length, span):
     ones = torch.ones(length, span)
-    assert causal_pairs(length, span) == int(ones.tril().sum())
-    assert causal_pairs(length, span, bottom_right=True) == int(ones.tril(span - length).sum())
+    assert causal.pairs(length, span) == int(ones.tril().sum())
+    assert causal.pairs(length, span, bottom_right=True) == int(ones.tril(span - length).sum())
 
 
 # ---- convolutions ---------------------------------------------------------------------------------------------------
@@ -458,7 +460,7 @@ def test_a_longer_sequence_costs_more_than_in_proportion():
     counts = [macs(model, torch.zeros(1, s, dtype=torch.long)) for s in (32, 64)]
     assert counts == [llama_macs(s, **shape) for s in (32, 64)]
     assert counts[1] - 2 * counts[0] == 3 * 2 * (64 * 64 - 2 * 32 * 32) * 64  # attention's share grows with the square
-    exact = trace(model, torch.zeros(1, 32, dtype=torch.long)).causal_exact()
+    exact = causal.exact(trace(model, torch.zeros(1, 32, dtype=torch.long)))
     assert counts[0] - exact.total().macs == 3 * 2 * (32 * 32 - 32 * 33 // 2) * 64
 
 
@@ -524,7 +526,7 @@ def test_mixture_of_experts(how):
     used = experts if how == "dense" else k
     assert work.total().macs == b * s * (d * experts + used * one)
     assert work.total().parameters == d * experts + experts * one
-    assert work.parameters_active == d * experts + k * one
+    assert active_parameters(work) == d * experts + k * one
     assert work.coverage.unknown == ()
     assert bool(work.assumptions) == (how == "where")  # only there do values decide the way
     assert work.parameters_unused == 0
@@ -535,7 +537,7 @@ def test_only_the_chosen_experts_of_one_token_are_used():
         model = Experts(16, 32, 8, 2, "where")
     work = trace(model, meta(1, 1, 16))
     assert work.parameters_unused == 6 * 2 * 16 * 32
-    assert work.parameters_active == work.total().parameters - work.parameters_unused
+    assert active_parameters(work) == work.total().parameters - work.parameters_unused
 
 
 # ---- ways of running ------------------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """Other tools' figures: our views against what the tools themselves printed (tests/conventions.json)."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from lamina.cost import conventions
 from lamina.cost.conventions import view
 from lamina.cost.explain import explain
 from lamina.errors import InputError
-from lamina.workload import Workload
+from lamina.workload import Workload, replace
 from lamina.zoo import registry
 from tests.peer_networks import NETWORKS
 

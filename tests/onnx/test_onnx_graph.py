@@ -5,7 +5,6 @@ import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from hypothesis import strategies as st
 import lamina
 from lamina.errors import InputError, LaminaError
 from lamina.infer import export
-from lamina.workload import Layer, Loops, Workload
+from lamina.workload import Layer, Loops, Workload, replace
 from tests.infer.test_export import example as example_inputs
 from tests.infer.test_export import small
 

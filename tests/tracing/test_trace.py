@@ -1,8 +1,9 @@
 """The tracer: two levels that agree, memory that is eager execution's own, and nothing left behind."""
 
+import json
 import threading
 import weakref
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import partial
 from unittest import mock
 
@@ -15,10 +16,11 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import lamina
+from lamina.cost import record
 from lamina.errors import InputError
 from lamina.tracing import rules
 from lamina.tracing.tracer import trace
-from lamina.workload import Layer, Loops, Workload
+from lamina.workload import Layer, Loops, Workload, replace
 from lamina.zoo import registry
 
 SMALL_ENOUGH = [n for n in lamina.names() if lamina.spec(n).macs < 25e9 and n not in ("resnet1202_cifar", "resnet110_cifar")]
@@ -53,7 +55,7 @@ def test_both_levels_agree(name, train):
     module, inputs = on_meta(name, train)
     above, below = trace(module, *inputs), beneath(module, *inputs)
     assert products(above) == products(below)
-    ours, theirs = above.summary(), below.summary()
+    ours, theirs = record.summary(above), record.summary(below)
     peaks = ours.pop("peak_activation_bytes"), theirs.pop("peak_activation_bytes")
     # Attention's meta kernel keeps the scores, and its result lies in another order, which is copied: see the real runs.
     if any(len(layer.loops) > 1 for layer in above.layers):
@@ -530,6 +532,44 @@ def test_record_survives_json():
         module, inputs = on_meta(name)
         work = trace(module, *inputs)
         assert Workload.from_json(work.to_json()) == work
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.pop("mode"), r"missing required field `mode`"),
+        (lambda d: d.update(buffers="3"), r"Expected `int`, got `str` - at `\$\.buffers`"),
+        (lambda d: d["weights"][1].update(shape=[1.5]), r"Expected `int`, got `float` - at `\$\.weights\[1\]\.shape\[0\]`"),
+        (lambda d: d["layers"][0].update(kind="con"), r"Invalid enum value 'con' - at `\$\.kind`"),
+        (lambda d: d["layers"][0].update(saved=None), r"Expected `array`, got `null` - at `\$\.saved`"),
+        (lambda d: d["layers"][0].update(flops=3), r"unknown field `flops`"),
+        (lambda d: d["layers"][0].update(inputs=[99]), r"99 is not in it"),
+        (lambda d: d["layers"][0].pop("weights"), r"'weights' is not in it"),
+    ],
+)
+def test_what_is_no_record_is_refused_in_a_line(change, message):
+    document = json.loads(trace(nn.Sequential(nn.Linear(3, 4), nn.ReLU()), torch.empty(2, 3)).to_json())
+    change(document)
+    with pytest.raises(InputError, match=rf"^not the record of a workload: .*{message}.*$"):
+        Workload.from_json(json.dumps(document))
+    with pytest.raises(InputError, match="not the record of a workload"):
+        Workload.from_json(json.dumps(document)[:-1])
+
+
+def test_a_result_in_a_dataclass_is_an_output():
+    @dataclass
+    class Result:
+        logits: torch.Tensor
+        hidden: dict[str, torch.Tensor]
+
+    class Answers(nn.Linear):
+        def forward(self, x):
+            y = super().forward(x)
+            return Result(y.relu(), {"y": y})
+
+    work = trace(Answers(3, 4), torch.empty(2, 3))
+    assert [t.role for layer in work.layers for t in layer.outputs] == ["output", "output"]
+    assert work.layers[1].inputs == work.layers[0].outputs
 
 
 def test_edges_follow_the_tensors():

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import lamina
+from lamina.cost import record
 from lamina.errors import InputError, LaminaError
 from lamina.tracing.tracer import trace
 from lamina.workload import Loops
@@ -523,7 +524,7 @@ def test_parameters_by_type_and_buffers():
     work = trace(Calls(lambda: None), name="nothing")
     assert work.total().parameters == 0
     work = trace(nn.Sequential(*[module[2]]), torch.rand(1, 8))
-    assert work.parameters_by_dtype == {"float32": 18}
+    assert record.parameters_by_dtype(work) == {"float32": 18}
 
     class Net(nn.Module):
         def __init__(self):
@@ -535,11 +536,11 @@ def test_parameters_by_type_and_buffers():
 
     work = trace(Net().eval(), torch.rand(3, 4))
     total = work.total()
-    assert work.parameters_by_dtype == {"bfloat16": 40, "float32": 16 + 18}
+    assert record.parameters_by_dtype(work) == {"bfloat16": 40, "float32": 16 + 18}
     assert (total.trainable, total.parameter_bytes) == (34, 2 * 40 + 4 * 34)
     assert (work.buffers, work.buffer_bytes) == (8 + 8 + 1, 4 * 16 + 8)
     assert total.intensity == total.flops / (total.bytes_read + total.bytes_written)
-    summary = work.summary()
+    summary = record.summary(work)
     assert work.macs == total.macs == 3 * (4 * 8 + 8 * 2)
     assert summary["parameters_active"] == total.parameters
     assert summary["parameters_trainable"] == 34

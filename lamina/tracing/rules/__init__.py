@@ -1,11 +1,10 @@
 """Shape rules for the commonest operations, as people write them: no kernel runs, not even a meta kernel.
 
-A rule has the signature of the operation it stands for, with the tracer in front, and returns the result's stand-in, or
-NotImplemented to fall through. Whoever adds one adds nothing else: `meta_ops` agrees with it, and a test says so.
+A rule has the signature of the operation it stands for, with the trace's emitter in front, and returns the result's
+stand-in, or NotImplemented to fall through. Whoever adds one adds nothing else: `meta_ops` agrees with it, and a test says so.
 """
 
-from lamina.tracing.rules import layout, modules, norms, pointwise, products, recurrent
-from lamina.tracing.rules.modules import shortcuts
+from lamina.tracing.rules import layout, norms, pointwise, products, recurrent
 from lamina.tracing.rules.table import RULES, TRANSPARENT, WHOLE
 
-__all__ = ["RULES", "TRANSPARENT", "WHOLE", "layout", "modules", "norms", "pointwise", "products", "recurrent", "shortcuts"]
+__all__ = ["RULES", "TRANSPARENT", "WHOLE", "layout", "norms", "pointwise", "products", "recurrent"]

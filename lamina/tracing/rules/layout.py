@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from operator import attrgetter, itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,20 +13,16 @@ from torch.nn import functional as F
 
 from lamina import operators
 from lamina.operators import ShapeError
-from lamina.tracing import meta_ops
+from lamina.tracing import meta_ops, private
+from lamina.tracing.emitter import Emitter
 from lamina.tracing.rules.table import RULES, rule
 from lamina.tracing.values import META, SMALL, assume
-from lamina.workload import Tensor as Record
-
-if TYPE_CHECKING:
-    from lamina.tracing.tracer import Tracer
-
 
 _SHAPE, _DTYPE = attrgetter("shape"), attrgetter("dtype")
 
 
 @rule(torch.cat, torch.concat, torch.concatenate)
-def cat(t: Tracer, tensors, dim: int = 0, *, out=None, axis: int | None = None) -> Tensor:
+def cat(t: Emitter, tensors, dim: int = 0, *, out=None, axis: int | None = None) -> Tensor:
     parts = list(tensors)
     shapes: list[tuple[int, ...]] = list(map(_SHAPE, parts))
     kinds = set(shapes)
@@ -34,7 +30,7 @@ def cat(t: Tracer, tensors, dim: int = 0, *, out=None, axis: int | None = None) 
         parts = [x for x, shape in zip(parts, shapes, strict=True) if shape != (0,)]
         shapes = [shape for shape in shapes if shape != (0,)]
         kinds.remove((0,))
-    if out is not None or not parts or not (parts[0].is_meta or any(x.is_meta for x in parts) or t.is_weight(*parts)):
+    if out is not None or not parts or not (parts[0].is_meta or any(x.is_meta for x in parts) or t.ledger.is_weight(*parts)):
         return NotImplemented
     if len(set(map(_DTYPE, parts))) > 1:
         return NotImplemented
@@ -49,7 +45,7 @@ def cat(t: Tracer, tensors, dim: int = 0, *, out=None, axis: int | None = None) 
 
 
 @rule(F.pad)
-def pad(t: Tracer, input: Tensor, pad: list[int], mode: str = "constant", value: float | None = None) -> Tensor:
+def pad(t: Emitter, input: Tensor, pad: list[int], mode: str = "constant", value: float | None = None) -> Tensor:
     if not input.is_meta:
         return NotImplemented
     shape = list(input.shape)
@@ -59,7 +55,7 @@ def pad(t: Tracer, input: Tensor, pad: list[int], mode: str = "constant", value:
 
 
 @rule(torch.stack)
-def stack(t: Tracer, tensors, dim: int = 0, *, out=None) -> Any:
+def stack(t: Emitter, tensors, dim: int = 0, *, out=None) -> Any:
     parts = list(tensors)
     if out is not None or not parts or not any(x.is_meta for x in parts) or len({x.dtype for x in parts}) > 1:
         return NotImplemented
@@ -79,7 +75,7 @@ def view(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     storage is a view; in a storage of its own it is a copy (reshape of a transposed tensor)."""
     like = name.endswith("_as")  # the other tensor lends its shape only
 
-    def run(t: Tracer, input: Any, *args: Any, **kwargs: Any) -> Any:
+    def run(t: Emitter, input: Any, *args: Any, **kwargs: Any) -> Any:
         if not isinstance(input, Tensor):
             return NotImplemented
         if name == "getitem":
@@ -89,9 +85,9 @@ def view(function: Callable[..., Any], name: str) -> Callable[..., Any]:
             return NotImplemented
         source = input
         if not input.is_meta:
-            if not input.is_floating_point() or not t.is_own(input):
+            if not input.is_floating_point() or not t.ledger.is_own(input):
                 return NotImplemented
-            source = t.meta(input)
+            source = t.ledger.meta(input)
         if source.requires_grad:  # a weight on the meta device
             with torch.no_grad():
                 out = function(source, *args, **kwargs)
@@ -100,12 +96,12 @@ def view(function: Callable[..., Any], name: str) -> Callable[..., Any]:
         if isinstance(out, Tensor):
             if out is input:  # nothing happened
                 return out
-            shared = out.untyped_storage()._cdata == source.untyped_storage()._cdata
-            if shared and type(t.known.get(id(source))) is not Record and out.numel() == source.numel() and t.is_own(source):
+            shared = private.address(out) == private.address(source)
+            if shared and out.numel() == source.numel() and t.ledger.is_own(source):
                 return out  # the whole weight in another form is that weight
             return t.emit("view" if shared else "copy", name, (input,), out)
-        address = source.untyped_storage()._cdata
-        shared = all(part.untyped_storage()._cdata == address for part in out)
+        address = private.address(source)
+        shared = all(private.address(part) == address for part in out)
         t.emit("view" if shared else "copy", name, (input,), tuple(out))
         return out
 
@@ -142,7 +138,7 @@ for _name in ("T", "mT", "H", "mH", "data", "real", "imag"):
 
 
 @rule(torch.reshape, Tensor.reshape)
-def reshape(t: Tracer, input: Tensor, *shape: Any, **kwargs: Any) -> Any:
+def reshape(t: Emitter, input: Tensor, *shape: Any, **kwargs: Any) -> Any:
     wanted = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
     if input.is_meta and not kwargs and not input.is_contiguous() and all([type(n) is int for n in wanted]):
         copied = operators.copied(tuple(input.shape), input.stride(), wanted)
@@ -152,14 +148,14 @@ def reshape(t: Tracer, input: Tensor, *shape: Any, **kwargs: Any) -> Any:
 
 
 @rule(Tensor.contiguous)
-def contiguous(t: Tracer, input: Tensor, **kwargs: Any) -> Any:
+def contiguous(t: Emitter, input: Tensor, **kwargs: Any) -> Any:
     if not input.is_meta or kwargs or input.is_contiguous():
         return _AS_VIEW[Tensor.contiguous](t, input, **kwargs)
     return t.emit("copy", "contiguous", (input,), t.new(tuple(input.shape), input.dtype))
 
 
 @rule(torch.roll, Tensor.roll)
-def roll(t: Tracer, input: Tensor, shifts: Any, dims: Any = ()) -> Any:
+def roll(t: Emitter, input: Tensor, shifts: Any, dims: Any = ()) -> Any:
     axes = (dims,) if isinstance(dims, int) else tuple(dims)
     count = 1 if isinstance(shifts, int) else len(shifts)
     fits = len(axes) == count and all(-input.dim() <= axis < input.dim() for axis in axes)
@@ -169,18 +165,18 @@ def roll(t: Tracer, input: Tensor, shifts: Any, dims: Any = ()) -> Any:
 
 
 @rule(Tensor.__getitem__)
-def getitem(t: Tracer, input: Tensor, index: Any) -> Any:
+def getitem(t: Emitter, input: Tensor, index: Any) -> Any:
     if type(index) is not Tensor:
         return _AS_VIEW[Tensor.__getitem__](t, input, index)
-    if index.dtype not in (torch.int64, torch.int32) or not input.dim() or not (input.is_meta or t.is_weight(input)):
+    if index.dtype not in (torch.int64, torch.int32) or not input.dim() or not (input.is_meta or t.ledger.is_weight(input)):
         return NotImplemented
     return t.emit("copy", "getitem", (input, index), t.new((*index.shape, *input.shape[1:]), input.dtype))
 
 
 @rule(Tensor.__setitem__)
-def setitem(t: Tracer, input: Tensor, index: Any, value: Any) -> Any:
+def setitem(t: Emitter, input: Tensor, index: Any, value: Any) -> Any:
     """Writing a part in place: the rest of the tensor stays, so that it is both an input and the output."""
-    if not input.is_meta or not _is_basic(index) or t.is_own(input):
+    if not input.is_meta or not _is_basic(index) or t.ledger.is_own(input):
         return NotImplemented
     if isinstance(value, Tensor):
         with torch.no_grad():
@@ -197,52 +193,52 @@ def setitem(t: Tracer, input: Tensor, index: Any, value: Any) -> Any:
     return None
 
 
-@rule(torch._assert)
-def check(t: Tracer, condition: Any, message: Any) -> Any:
-    return NotImplemented if isinstance(condition, Tensor) else torch._assert(condition, message)
+@rule(private.check)
+def check(t: Emitter, condition: Any, message: Any) -> Any:
+    return NotImplemented if isinstance(condition, Tensor) else private.check(condition, message)
 
 
 # ---- conversions ------------------------------------------------------------------------------------------------
 
 
-def _converted(t: Tracer, input: Tensor, dtype: torch.dtype | None, name: str, copy: bool = False) -> Any:
+def _converted(t: Emitter, input: Tensor, dtype: torch.dtype | None, name: str, copy: bool = False) -> Any:
     """A tensor of another type is a copy; on another device it stays where it is: a trace has one device, and small
     integer tensors keep their values."""
     if (dtype is None or dtype == input.dtype) and not copy:
         return input
     dtype = dtype or input.dtype
-    if not input.is_meta and not t.is_own(input):
+    if not input.is_meta and not t.ledger.is_own(input):
         return meta_ops.run(t, Tensor.to, (input, dtype), {"copy": copy})
     return t.emit("copy", name, (input,), t.new(tuple(input.shape), dtype))
 
 
 @rule(Tensor.to)
-def to(t: Tracer, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+def to(t: Emitter, input: Tensor, *args: Any, **kwargs: Any) -> Any:
     copy = bool(kwargs.pop("copy", False)) or (len(args) > 2 and args[-1] is True and len(args) == 4)
     if args and isinstance(args[0], Tensor):
         return _converted(t, input, args[0].dtype, "to", copy)
     if "other" in kwargs:
         return _converted(t, input, kwargs["other"].dtype, "to", copy)
-    return _converted(t, input, torch._C._nn._parse_to(*args, **kwargs)[1], "to", copy)  # type: ignore[attr-defined]
+    return _converted(t, input, private.parse_to(*args, **kwargs)[1], "to", copy)
 
 
 @rule(Tensor.type_as)
-def type_as(t: Tracer, input: Tensor, other: Tensor) -> Any:
+def type_as(t: Emitter, input: Tensor, other: Tensor) -> Any:
     return _converted(t, input, other.dtype, "type_as")
 
 
 @rule(Tensor.cpu, Tensor.cuda)
-def moved(t: Tracer, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+def moved(t: Emitter, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return input
 
 
 @rule(Tensor.requires_grad_)
-def requires_grad_(t: Tracer, input: Tensor, requires_grad: bool = True) -> Tensor:
+def requires_grad_(t: Emitter, input: Tensor, requires_grad: bool = True) -> Tensor:
     return input
 
 
 def _cast(name: str, dtype: torch.dtype) -> None:
-    def cast(t: Tracer, input: Tensor, memory_format: Any = None) -> Any:
+    def cast(t: Emitter, input: Tensor, memory_format: Any = None) -> Any:
         return _converted(t, input, dtype, name)
 
     RULES[getattr(Tensor, name)] = cast
@@ -260,7 +256,7 @@ for _name, _dtype in (
 
 @rule(F.embedding)
 def embedding(
-    t: Tracer, input: Tensor, weight: Tensor, padding_idx=None, max_norm=None, norm_type=2.0, scale_grad_by_freq=False,
+    t: Emitter, input: Tensor, weight: Tensor, padding_idx=None, max_norm=None, norm_type=2.0, scale_grad_by_freq=False,
     sparse=False,
 ) -> Any:  # fmt: skip
     if max_norm is not None:
@@ -272,11 +268,11 @@ def embedding(
 
 
 @rule(torch.embedding)
-def plain_embedding(t: Tracer, weight: Tensor, input: Tensor, *_: Any, **__: Any) -> Any:
+def plain_embedding(t: Emitter, weight: Tensor, input: Tensor, *_: Any, **__: Any) -> Any:
     return embedding(t, input, weight)
 
 
-def _routing(t: Tracer, shape: tuple[int, ...], k: int, of: int) -> tuple[Tensor, dict[str, Any]]:
+def _routing(t: Emitter, shape: tuple[int, ...], k: int, of: int) -> tuple[Tensor, dict[str, Any]]:
     """Which k of `of` values a row chooses: unknown in a trace. Choices take turns, so that code which reads them (a
     mixture of experts that gathers each expert's tokens) does the right total work, spread evenly."""
     attributes = {"k": k, "of": of}
@@ -289,7 +285,7 @@ def _routing(t: Tracer, shape: tuple[int, ...], k: int, of: int) -> tuple[Tensor
 
 
 @rule(torch.topk, Tensor.topk)
-def topk(t: Tracer, input: Tensor, k: int, dim: int = -1, largest=True, sorted=True, *, out=None) -> Any:
+def topk(t: Emitter, input: Tensor, k: int, dim: int = -1, largest=True, sorted=True, *, out=None) -> Any:
     if out is not None or not input.is_meta or not input.dim():
         return NotImplemented
     place, shape = dim % input.dim(), list(input.shape)
@@ -307,7 +303,7 @@ def topk(t: Tracer, input: Tensor, k: int, dim: int = -1, largest=True, sorted=T
 
 
 @rule(torch.argmax, Tensor.argmax)
-def argmax(t: Tracer, input: Tensor, dim=None, keepdim: bool = False, *, out=None) -> Any:
+def argmax(t: Emitter, input: Tensor, dim=None, keepdim: bool = False, *, out=None) -> Any:
     if out is not None or not input.is_meta or dim is None or dim % input.dim() != input.dim() - 1:
         return NotImplemented
     indices, attributes = _routing(t, operators.reduced(tuple(input.shape), dim, keepdim), 1, input.shape[-1])
@@ -322,7 +318,7 @@ def _factory(function: Callable[..., Any]) -> Callable[..., Any]:
     """New tensors are on the meta device, except the small ones that a forward may read: integers wherever they are asked
     for, others where no device, or a real one, is named."""
 
-    def run(t: Tracer, *args: Any, **kwargs: Any) -> Any:
+    def run(t: Emitter, *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("out") is not None or kwargs.get("layout", torch.strided) is not torch.strided:
             return NotImplemented
         options = {k: v for k, v in kwargs.items() if k not in ("device", "pin_memory")}
@@ -343,7 +339,7 @@ for _name in ("zeros", "ones", "empty", "full", "arange", "eye", "linspace", "ra
 
 
 def _new(name: str) -> None:
-    def new(t: Tracer, input: Tensor, *size: Any, dtype=None, device=None, **_: Any) -> Any:
+    def new(t: Emitter, input: Tensor, *size: Any, dtype=None, device=None, **_: Any) -> Any:
         if not input.is_meta or device is not None:
             return NotImplemented
         sizes = size[0] if size and not isinstance(size[0], int) else size
@@ -353,7 +349,7 @@ def _new(name: str) -> None:
 
 
 def _like(function: Callable[..., Any]) -> None:
-    def like(t: Tracer, input: Tensor, *_: Any, dtype=None, device=None, **__: Any) -> Any:
+    def like(t: Emitter, input: Tensor, *_: Any, dtype=None, device=None, **__: Any) -> Any:
         if not input.is_meta or device is not None:
             return NotImplemented
         return t.emit("copy", function.__name__, (), t.new(tuple(input.shape), dtype or input.dtype))
@@ -368,9 +364,9 @@ for _function in (torch.zeros_like, torch.ones_like, torch.empty_like, torch.ful
 
 
 @rule(torch.tensor)
-def tensor(t: Tracer, data: Any, *, dtype=None, device=None, requires_grad=False, pin_memory=False) -> Any:
+def tensor(t: Emitter, data: Any, *, dtype=None, device=None, requires_grad=False, pin_memory=False) -> Any:
     """A constant keeps its value."""
     with torch.no_grad():
         out = torch.tensor(data.detach() if isinstance(data, Tensor) else data, dtype=dtype, device="cpu")
-    t.identify(out)
+    t.ledger.identify(out)
     return out

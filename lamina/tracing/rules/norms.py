@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,15 +12,13 @@ from torch.nn import functional as F
 
 from lamina import operators
 from lamina.operators import ShapeError, per_axis
+from lamina.tracing.emitter import Emitter
 from lamina.tracing.rules.table import rule
-
-if TYPE_CHECKING:
-    from lamina.tracing.tracer import Tracer
 
 
 @rule(F.batch_norm)
 def batch_norm(
-    t: Tracer, input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5
+    t: Emitter, input, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5
 ) -> Tensor:
     shape = tuple(input.shape)
     if len(shape) < 2:
@@ -36,7 +34,7 @@ def batch_norm(
 
 
 @rule(F.layer_norm)
-def layer_norm(t: Tracer, input: Tensor, normalized_shape, weight=None, bias=None, eps=1e-5) -> Tensor:
+def layer_norm(t: Emitter, input: Tensor, normalized_shape, weight=None, bias=None, eps=1e-5) -> Tensor:
     shape = tuple(input.shape)
     inner: tuple[int, ...] = tuple(normalized_shape)
     if shape[-len(inner) :] != inner:
@@ -49,7 +47,7 @@ def layer_norm(t: Tracer, input: Tensor, normalized_shape, weight=None, bias=Non
 
 
 @rule(F.local_response_norm)
-def local_response_norm(t: Tracer, input: Tensor, size: int, alpha=1e-4, beta=0.75, k=1.0) -> Tensor:
+def local_response_norm(t: Emitter, input: Tensor, size: int, alpha=1e-4, beta=0.75, k=1.0) -> Tensor:
     out = t.new(tuple(input.shape), input.dtype)
     n = input.numel()
     bytes = n * input.element_size()
@@ -61,7 +59,7 @@ def local_response_norm(t: Tracer, input: Tensor, size: int, alpha=1e-4, beta=0.
 
 
 @rule(F.group_norm, torch.group_norm)
-def group_norm(t: Tracer, input: Tensor, num_groups: int, weight=None, bias=None, eps=1e-5, cudnn_enabled=True) -> Tensor:
+def group_norm(t: Emitter, input: Tensor, num_groups: int, weight=None, bias=None, eps=1e-5, cudnn_enabled=True) -> Tensor:
     shape = tuple(input.shape)
     if len(shape) < 2 or shape[1] % num_groups or (weight is not None and weight.shape[0] != shape[1]):
         raise ShapeError(f"group norm in {num_groups} groups does not fit the input {shape}")
@@ -72,7 +70,7 @@ def group_norm(t: Tracer, input: Tensor, num_groups: int, weight=None, bias=None
 
 
 @rule(F.rms_norm, torch.rms_norm)
-def rms_norm(t: Tracer, input: Tensor, normalized_shape, weight=None, eps=None) -> Tensor:
+def rms_norm(t: Emitter, input: Tensor, normalized_shape, weight=None, eps=None) -> Tensor:
     shape, inner = tuple(input.shape), tuple(normalized_shape)
     if shape[-len(inner) :] != inner:
         raise ShapeError(f"RMS norm over {inner} does not fit the input {shape}")
@@ -84,7 +82,7 @@ def rms_norm(t: Tracer, input: Tensor, normalized_shape, weight=None, eps=None) 
 
 
 def _softmax(name: str) -> Callable[..., Any]:
-    def softmax(t: Tracer, input: Tensor, dim=None, _stacklevel: Any = 3, dtype=None) -> Tensor:
+    def softmax(t: Emitter, input: Tensor, dim=None, _stacklevel: Any = 3, dtype=None) -> Tensor:
         kind = dtype or (_stacklevel if isinstance(_stacklevel, torch.dtype) else input.dtype)  # torch.softmax(x, dim, dtype)
         out = t.new(tuple(input.shape), kind)
         n = input.numel()
@@ -99,7 +97,7 @@ rule(F.log_softmax, torch.log_softmax, Tensor.log_softmax)(_softmax("log_softmax
 
 
 @rule(F.dropout, torch.dropout)
-def dropout(t: Tracer, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+def dropout(t: Emitter, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     if not training or p == 0:
         return input
     out = input if inplace else t.new(tuple(input.shape), input.dtype)
@@ -112,7 +110,7 @@ def dropout(t: Tracer, input: Tensor, p: float = 0.5, training: bool = True, inp
 
 def _max_pool(axes: int) -> Callable[..., Any]:
     def max_pool(
-        t: Tracer, input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False
+        t: Emitter, input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False
     ) -> Tensor:
         if return_indices:
             return NotImplemented
@@ -131,7 +129,7 @@ def _max_pool(axes: int) -> Callable[..., Any]:
 
 def _avg_pool(axes: int) -> Callable[..., Any]:
     def avg_pool(
-        t: Tracer, input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None
+        t: Emitter, input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None
     ) -> Tensor:
         kernel = per_axis(kernel_size, axes)
         steps = per_axis(stride, axes) if stride else kernel
@@ -152,7 +150,7 @@ for _axes in (1, 2, 3):
 
 
 def _adaptive_avg_pool(axes: int) -> Callable[..., Any]:
-    def adaptive_avg_pool(t: Tracer, input: Tensor, output_size) -> Tensor:
+    def adaptive_avg_pool(t: Emitter, input: Tensor, output_size) -> Tensor:
         x = tuple(input.shape)
         if len(x) < axes + 1:
             raise ShapeError(f"{axes}-D pooling takes (N, C, ...), got {x}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,10 +12,9 @@ from torch.nn import functional as F
 
 from lamina import operators
 from lamina.operators import KEEPS, KEPT_IN_PLACE, ShapeError, activation_ops, elementwise_ops
+from lamina.tracing import private
+from lamina.tracing.emitter import Emitter
 from lamina.tracing.rules.table import RULES, rule
-
-if TYPE_CHECKING:
-    from lamina.tracing.tracer import Tracer
 
 
 def _found(name: str) -> list[Any]:
@@ -34,7 +33,7 @@ def _activation(name: str, flag: int | None = None) -> None:
     """`flag` is the place of `inplace` among the settings of torch.nn.functional's form."""
     keeps = KEEPS[name]
 
-    def emit(t: Tracer, input: Tensor, inplace: bool) -> Any:
+    def emit(t: Emitter, input: Tensor, inplace: bool) -> Any:
         if not _is_float(input):
             return NotImplemented
         out = input if inplace else t.new(tuple(input.shape), input.dtype)
@@ -43,16 +42,16 @@ def _activation(name: str, flag: int | None = None) -> None:
             saved = (input.numel() * input.element_size(),)
         return t.emit("activation", name, (input,), out, (), activation_ops(name, input.numel()), saved)
 
-    def activation(t: Tracer, input: Tensor, *settings: Any, **options: Any) -> Any:
+    def activation(t: Emitter, input: Tensor, *settings: Any, **options: Any) -> Any:
         return NotImplemented if options.get("out") is not None else emit(t, input, False)
 
-    def in_place(t: Tracer, input: Tensor, *settings: Any, **options: Any) -> Any:
+    def in_place(t: Emitter, input: Tensor, *settings: Any, **options: Any) -> Any:
         return emit(t, input, True)
 
-    def functional(t: Tracer, input: Tensor, *settings: Any, inplace: bool = False, **options: Any) -> Any:
+    def functional(t: Emitter, input: Tensor, *settings: Any, inplace: bool = False, **options: Any) -> Any:
         return emit(t, input, bool(settings[flag]) if flag is not None and len(settings) > flag else inplace)
 
-    for home in (torch, Tensor, torch._C._nn):  # type: ignore[attr-defined]
+    for home in (torch, Tensor, private.functional):
         for suffix, function in (("", activation), ("_", in_place)):
             if hasattr(home, name + suffix):
                 RULES[getattr(home, name + suffix)] = function
@@ -85,7 +84,7 @@ def _binary(name: str, comparison: bool = False) -> dict[str, Callable[..., Any]
     """An operator with broadcasting, in three forms."""
     keeps = KEEPS[name]
 
-    def emit(t: Tracer, a: Any, b: Any, inplace: bool = False) -> Any:
+    def emit(t: Emitter, a: Any, b: Any, inplace: bool = False) -> Any:
         first, second = isinstance(a, Tensor), isinstance(b, Tensor)
         if not ((first and a.is_meta) or (second and b.is_meta)) or isinstance(b, (list, tuple)):
             return NotImplemented  # small real tensors keep their values
@@ -106,22 +105,22 @@ def _binary(name: str, comparison: bool = False) -> dict[str, Callable[..., Any]
             out = t.new(shape, torch.bool if comparison else _result(a, b, name == "div"))
         saved: tuple[Tensor | int, ...] = ()
         if len(tensors) == 2 and keeps != "nothing":
-            saved = tensors if keeps == "both" else t.factors(a, b)
+            saved = tensors if keeps == "both" else t.ledger.factors(a, b)
             if keeps == "divisor":
                 saved = (saved[0], b)
         elif keeps == "divisor" and not first:  # a number over a tensor: torch keeps the tensor's reciprocal
             saved = (math.prod(shape) * b.element_size(),)
         return t.emit("elementwise", name, tensors, out, (), elementwise_ops(name, math.prod(shape)), saved)
 
-    def forward(t: Tracer, a: Any, b: Any, *, alpha: float = 1, out=None, rounding_mode=None) -> Any:
+    def forward(t: Emitter, a: Any, b: Any, *, alpha: float = 1, out=None, rounding_mode=None) -> Any:
         return NotImplemented if out is not None or rounding_mode is not None else emit(t, a, b)
 
-    def in_place(t: Tracer, a: Any, b: Any, *, alpha: float = 1) -> Any:
-        if t.is_own(a):
+    def in_place(t: Emitter, a: Any, b: Any, *, alpha: float = 1) -> Any:
+        if t.ledger.is_own(a):
             return a  # a module updates its own buffer (batches seen): not part of the network's arithmetic
         return emit(t, a, b, True)
 
-    def reverse(t: Tracer, a: Any, b: Any) -> Any:
+    def reverse(t: Emitter, a: Any, b: Any) -> Any:
         return emit(t, b, a)
 
     return {"forward": forward, "in_place": in_place, "reverse": reverse}
@@ -149,7 +148,7 @@ for _name in ("eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or"):
 def _unary(name: str) -> None:
     """exp, sqrt, ...: one result an element, of floating-point tensors."""
 
-    def unary(t: Tracer, input: Tensor, *, out=None) -> Any:
+    def unary(t: Emitter, input: Tensor, *, out=None) -> Any:
         if out is not None or not _is_float(input):
             return NotImplemented
         result = t.new(tuple(input.shape), input.dtype)
@@ -170,7 +169,7 @@ for _name in (
 
 
 @rule(torch.pow, Tensor.pow, Tensor.__pow__)
-def power(t: Tracer, input: Any, exponent: Any, *, out=None) -> Any:
+def power(t: Emitter, input: Any, exponent: Any, *, out=None) -> Any:
     if out is not None or isinstance(exponent, (Tensor, complex)) or not isinstance(input, Tensor) or not _is_float(input):
         return NotImplemented
     result = t.new(tuple(input.shape), input.dtype)
@@ -178,17 +177,17 @@ def power(t: Tracer, input: Any, exponent: Any, *, out=None) -> Any:
 
 
 @rule(torch.addcmul, Tensor.addcmul)
-def addcmul(t: Tracer, input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value=1, out=None) -> Any:
+def addcmul(t: Emitter, input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value=1, out=None) -> Any:
     tensors = (input, tensor1, tensor2)
     if out is not None or not any([x.is_meta for x in tensors]) or len({x.dtype for x in tensors}) > 1:
         return NotImplemented
     result = t.new(operators.broadcast(*[tuple(x.shape) for x in tensors]), input.dtype)
     ops = elementwise_ops("addcmul", result.numel())
-    return t.emit("elementwise", "addcmul", tensors, result, (), ops, t.factors(tensor1, tensor2))
+    return t.emit("elementwise", "addcmul", tensors, result, (), ops, t.ledger.factors(tensor1, tensor2))
 
 
 @rule(torch.clamp, Tensor.clamp, torch.clip, Tensor.clip, Tensor.clamp_min, Tensor.clamp_max)
-def clamp(t: Tracer, input: Tensor, *bounds: Any, min=None, max=None, out=None) -> Any:
+def clamp(t: Emitter, input: Tensor, *bounds: Any, min=None, max=None, out=None) -> Any:
     if out is not None or not _is_float(input) or any(isinstance(x, Tensor) for x in (*bounds, min, max)):
         return NotImplemented
     result = t.new(tuple(input.shape), input.dtype)
@@ -197,7 +196,7 @@ def clamp(t: Tracer, input: Tensor, *bounds: Any, min=None, max=None, out=None) 
 
 
 def _masked_fill(inplace: bool) -> Callable[..., Any]:
-    def masked_fill(t: Tracer, input: Tensor, mask: Tensor, value: Any) -> Any:
+    def masked_fill(t: Emitter, input: Tensor, mask: Tensor, value: Any) -> Any:
         if not input.is_meta or mask.dtype != torch.bool:
             return NotImplemented
         shape = operators.broadcast(tuple(input.shape), tuple(mask.shape))
@@ -215,7 +214,7 @@ rule(Tensor.masked_fill_)(_masked_fill(True))
 
 
 @rule(torch.where)
-def where(t: Tracer, condition: Tensor, input: Any = None, other: Any = None, *, out=None) -> Any:
+def where(t: Emitter, condition: Tensor, input: Any = None, other: Any = None, *, out=None) -> Any:
     if out is not None or input is None or other is None:
         return NotImplemented
     tensors = [x for x in (condition, input, other) if isinstance(x, Tensor)]
@@ -229,12 +228,12 @@ def where(t: Tracer, condition: Tensor, input: Any = None, other: Any = None, *,
 
 
 @rule(Tensor.where)
-def where_method(t: Tracer, input: Tensor, condition: Tensor, other: Any) -> Any:
+def where_method(t: Emitter, input: Tensor, condition: Tensor, other: Any) -> Any:
     return where(t, condition, input, other)
 
 
 def _reduction(name: str) -> None:
-    def reduction(t: Tracer, input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype=None, out=None) -> Any:
+    def reduction(t: Emitter, input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype=None, out=None) -> Any:
         if out is not None or not _is_float(input) or isinstance(keepdim, torch.dtype) or isinstance(dim, torch.dtype):
             return NotImplemented
         shape = operators.reduced(tuple(input.shape), dim, keepdim)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,13 +12,10 @@ from torch.nn import functional as F
 
 from lamina import operators
 from lamina.operators import Shape, per_axis
-from lamina.tracing import drafts
+from lamina.tracing import private
+from lamina.tracing.emitter import Emitter
 from lamina.tracing.rules.table import rule
-from lamina.workload import Kind, Loops
-
-if TYPE_CHECKING:
-    from lamina.tracing.tracer import Tracer
-
+from lamina.workload import Kind, Loops, replace
 
 # Repeated blocks have the same shapes: shape and nest (without operands) of each are computed once.
 _linear = lru_cache(4096)(operators.linear)
@@ -36,7 +33,7 @@ def _fixed(setting: Any) -> Any:
 
 
 @rule(torch.conv1d, torch.conv2d, torch.conv3d)
-def convolution(t: Tracer, input: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
+def convolution(t: Emitter, input: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
     w = tuple(weight.shape)
     operands = t.operands(input, weight, bias)
     try:
@@ -45,13 +42,13 @@ def convolution(t: Tracer, input: Tensor, weight: Tensor, bias=None, stride=1, p
         shape, nest = _convolution(tuple(input.shape), w, *map(_fixed, (stride, padding, dilation)), groups)
     out = t.new(shape, input.dtype)
     ops = {"add": math.prod(shape)} if bias is not None else {}
-    nests = (drafts.named(nest, operands),)
+    nests = (replace(nest, operands=operands),)
     return t.emit("conv", f"conv{len(w) - 2}d", (input, weight, bias), out, nests, ops, saved=(input, weight))
 
 
 @rule(torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d)
 def transposed_convolution(
-    t: Tracer, input: Tensor, weight: Tensor, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1
+    t: Emitter, input: Tensor, weight: Tensor, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1
 ) -> Tensor:
     w = tuple(weight.shape)
     axes = len(w) - 2
@@ -69,13 +66,13 @@ def _folded(x: Tensor) -> int:
 
 
 @rule(F.linear)
-def linear(t: Tracer, input: Tensor, weight: Tensor, bias=None) -> Tensor:
+def linear(t: Emitter, input: Tensor, weight: Tensor, bias=None) -> Tensor:
     operands = t.operands(input, weight, bias)
     shape, nest = _linear(tuple(input.shape), tuple(weight.shape))
     out = t.new(shape, input.dtype)
     ops = {"add": math.prod(shape)} if bias is not None else {}
-    nests = (drafts.named(nest, operands),)
-    saved, copy = t.factors(input, weight), 0
+    nests = (replace(nest, operands=operands),)
+    saved, copy = t.ledger.factors(input, weight), 0
     if saved[0] is input and not input.is_contiguous() and weight.dim() == 2:
         copy = _folded(input)
         saved = (copy or input, saved[1])
@@ -83,15 +80,15 @@ def linear(t: Tracer, input: Tensor, weight: Tensor, bias=None) -> Tensor:
 
 
 @rule(torch.matmul, torch.mm, torch.bmm, Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.__matmul__, torch.linalg.matmul)
-def matmul(t: Tracer, input: Tensor, other: Tensor, *, out=None, out_dtype=None) -> Tensor:
+def matmul(t: Emitter, input: Tensor, other: Tensor, *, out=None, out_dtype=None) -> Tensor:
     """With one of the module's weights it is a linear layer."""
-    if out is not None or out_dtype is not None or not (input.is_meta or other.is_meta or t.is_weight(input, other)):
+    if out is not None or out_dtype is not None or not (input.is_meta or other.is_meta or t.ledger.is_weight(input, other)):
         return NotImplemented
     operands = t.operands(input, other)
     shape, nest = _matmul(tuple(input.shape), tuple(other.shape))
     result = t.new(shape, input.dtype)
-    kind: Kind = "linear" if t.is_weight(input, other) else "matmul"
-    saved, copies = t.factors(input, other), 0
+    kind: Kind = "linear" if t.ledger.is_weight(input, other) else "matmul"
+    saved, copies = t.ledger.factors(input, other), 0
     if input.dim() > 2 and other.dim() > 2:
         made = [operators.batched_copy(tuple(x.shape), x.stride(), shape[:-2]) * x.element_size() for x in (input, other)]
         saved = tuple([bytes if bytes and isinstance(x, Tensor) else x for x, bytes in zip(saved, made, strict=True)])
@@ -102,31 +99,33 @@ def matmul(t: Tracer, input: Tensor, other: Tensor, *, out=None, out_dtype=None)
     elif other.dim() > 2 and saved[1] is other:
         copies = _folded(other.mT)
         saved = (saved[0], copies or other)
-    nests = (drafts.named(nest, operands),)
+    nests = (replace(nest, operands=operands),)
     return t.emit(kind, "matmul", (input, other), result, nests, saved=saved, workspace=copies)
 
 
 @rule(Tensor.__rmatmul__)
-def reversed_matmul(t: Tracer, input: Tensor, other: Tensor) -> Tensor:
+def reversed_matmul(t: Emitter, input: Tensor, other: Tensor) -> Tensor:
     return matmul(t, other, input)
 
 
 @rule(torch.addmm, torch.baddbmm, Tensor.addmm, Tensor.baddbmm)
-def adding_matmul(t: Tracer, input: Tensor, a: Tensor, b: Tensor, *, beta=1, alpha=1, out=None) -> Tensor:
+def adding_matmul(t: Emitter, input: Tensor, a: Tensor, b: Tensor, *, beta=1, alpha=1, out=None) -> Tensor:
     """beta·input + alpha·a·b."""
     if out is not None or a.dim() != b.dim():
         return NotImplemented
     shape, nest = operators.matmul(tuple(a.shape), tuple(b.shape), t.operands(a, b, input))
     if operators.broadcast(tuple(input.shape), shape) != shape:
         raise operators.ShapeError(f"cannot add {tuple(input.shape)} to the product {shape}")
-    kind: Kind = "linear" if t.is_weight(input, a, b) else "matmul"
+    kind: Kind = "linear" if t.ledger.is_weight(input, a, b) else "matmul"
     result, ops = t.new(shape, a.dtype), {"add": math.prod(shape)}
-    return t.emit(kind, "addmm" if a.dim() == 2 else "baddbmm", (input, a, b), result, (nest,), ops, saved=t.factors(a, b))
+    return t.emit(
+        kind, "addmm" if a.dim() == 2 else "baddbmm", (input, a, b), result, (nest,), ops, saved=t.ledger.factors(a, b)
+    )
 
 
 @rule(F.scaled_dot_product_attention)
 def attention(
-    t: Tracer, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
+    t: Emitter, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
 ) -> Tensor:
     """Dense, whether causal or not; `attributes` say how a causal mask lies (`Workload.causal_exact` counts by it)."""
     q, k, v = tuple(query.shape), tuple(key.shape), tuple(value.shape)
@@ -151,7 +150,7 @@ def attention(
 
 
 @rule(torch.bilinear, F.bilinear)
-def bilinear(t: Tracer, input1: Tensor, input2: Tensor, weight: Tensor, bias=None) -> Tensor:
+def bilinear(t: Emitter, input1: Tensor, input2: Tensor, weight: Tensor, bias=None) -> Tensor:
     """y_m = x1ᵀ W_m x2: W times x2, then its product with x1."""
     m, first, second = weight.shape
     rows = math.prod(input1.shape[:-1])
@@ -170,7 +169,7 @@ def bilinear(t: Tracer, input1: Tensor, input2: Tensor, weight: Tensor, bias=Non
 # ---- torch's fused inference kernels, which it takes outside of a trace only; whoever calls them by name is counted too
 
 
-def _attention_block(t: Tracer, x: Tensor, heads: int, qkv: Tensor, out: Tensor) -> tuple[tuple[Loops, ...], dict[str, int]]:
+def _attention_block(t: Emitter, x: Tensor, heads: int, qkv: Tensor, out: Tensor) -> tuple[tuple[Loops, ...], dict[str, int]]:
     """The four nests of multi-head self-attention on x (B, L, E), and the arithmetic beside."""
     batch, length, width = x.shape
     rows, place = batch * length, (t.operand(x), t.operand(qkv), t.operand(out))
@@ -186,9 +185,9 @@ def _attention_block(t: Tracer, x: Tensor, heads: int, qkv: Tensor, out: Tensor)
     return nests, operators.sum_of(operators.attention_ops(scores, length), biases)
 
 
-@rule(torch._native_multi_head_attention)  # type: ignore[attr-defined]
+@rule(private.native_multi_head_attention)
 def native_attention(
-    t: Tracer, query, key, value, embed_dim, num_head, qkv_weight, qkv_bias, proj_weight, proj_bias, mask=None,
+    t: Emitter, query, key, value, embed_dim, num_head, qkv_weight, qkv_bias, proj_weight, proj_bias, mask=None,
     need_weights=True, average_attn_weights=True, mask_type=None,
 ):  # fmt: skip
     if query is not key or key is not value:
@@ -204,9 +203,9 @@ def native_attention(
     return outputs if need_weights else (out, None)
 
 
-@rule(torch._transformer_encoder_layer_fwd)  # type: ignore[attr-defined]
+@rule(private.transformer_encoder_layer)
 def encoder_layer(
-    t: Tracer, src, embed_dim, num_heads, qkv_weight, qkv_bias, proj_weight, proj_bias, use_gelu, norm_first, eps,
+    t: Emitter, src, embed_dim, num_heads, qkv_weight, qkv_bias, proj_weight, proj_bias, use_gelu, norm_first, eps,
     norm_weight_1, norm_bias_1, norm_weight_2, norm_bias_2, ffn_weight_1, ffn_bias_1, ffn_weight_2, ffn_bias_2, mask=None,
     mask_type=None,
 ) -> Tensor:  # fmt: skip

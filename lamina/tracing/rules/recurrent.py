@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lamina import operators
 from lamina.operators import GATES, ShapeError
+from lamina.tracing import private
+from lamina.tracing.emitter import Emitter
 from lamina.tracing.rules.table import RULES, rule
 from lamina.workload import Loops
-
-if TYPE_CHECKING:
-    from lamina.tracing.tracer import Tracer
 
 
 def _sequence(name: str) -> Callable[..., Any]:
     gates = GATES[name]
 
-    def recurrent(t: Tracer, input: Tensor, *args: Any) -> Any:
+    def recurrent(t: Emitter, input: Tensor, *args: Any) -> Any:
         """torch's two forms: (input, state, weights, biased, layers, dropout, training, bidirectional, batch_first), and
         for a packed sequence (data, batch_sizes, state, weights, ..., bidirectional)."""
         runs: list[tuple[int, int]]
@@ -70,7 +69,7 @@ def _sequence(name: str) -> Callable[..., Any]:
 def _cell(name: str) -> Callable[..., Any]:
     gates = GATES[name]
 
-    def cell(t: Tracer, input: Tensor, state: Any, w_ih: Tensor, w_hh: Tensor, b_ih=None, b_hh=None) -> Any:
+    def cell(t: Emitter, input: Tensor, state: Any, w_ih: Tensor, w_hh: Tensor, b_ih=None, b_hh=None) -> Any:
         states = tuple(state) if gates == 4 else (state,)
         rows, hidden = (input.shape[0] if input.dim() > 1 else 1), w_hh.shape[1]
         if input.shape[-1] != w_ih.shape[1] or states[0].shape[-1] != hidden:
@@ -92,8 +91,8 @@ for _name in GATES:
     RULES[getattr(torch, f"{_name}_cell")] = _cell(_name)
 
 
-@rule(torch._pack_padded_sequence)  # type: ignore[attr-defined]
-def pack(t: Tracer, input: Tensor, lengths: Tensor, batch_first: bool) -> Any:
+@rule(private.pack_padded_sequence)
+def pack(t: Emitter, input: Tensor, lengths: Tensor, batch_first: bool) -> Any:
     """The values that are no padding, and how many sequences are alive in each step."""
     if not input.is_meta or lengths.is_meta:
         return NotImplemented
@@ -104,8 +103,8 @@ def pack(t: Tracer, input: Tensor, lengths: Tensor, batch_first: bool) -> Any:
     return out, batch_sizes
 
 
-@rule(torch._pad_packed_sequence)  # type: ignore[attr-defined]
-def unpack(t: Tracer, data: Tensor, batch_sizes: Tensor, batch_first: bool, padding_value, total_length: int) -> Any:
+@rule(private.pad_packed_sequence)
+def unpack(t: Emitter, data: Tensor, batch_sizes: Tensor, batch_first: bool, padding_value, total_length: int) -> Any:
     if not data.is_meta or batch_sizes.is_meta:
         return NotImplemented
     sizes = batch_sizes.tolist()

@@ -1,0 +1,182 @@
+"""Which tensor of a trace is which, whose memory it lies in, and how long that lives."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from lamina.tracing import private
+from lamina.tracing.survey import Owner, Survey, dtype_name
+from lamina.tracing.values import META
+from lamina.workload import Lifetime, Role, Tensor, Weight, replace
+
+
+@dataclass(slots=True, eq=False)
+class Storage:
+    """An allocation of the trace: the layer that made it, and the last one in whose time a tensor of it was alive."""
+
+    number: int
+    bytes: int
+    born: int
+    address: int | None = None  # None: there is no tensor of it, in the forward pass that is traced
+    freed: int | None = None  # None: not yet
+    alive: int = 0  # tensors
+
+
+class Ledger:
+    """Every tensor that a trace has met. A tensor is known by its `id`, which is its own as long as it lives; the module's
+    are held, the others' deaths are noted, for they end a storage's life as they do in eager execution."""
+
+    def __init__(self, survey: Survey):
+        self.layer = -1  # the one that comes next; -1 before the call
+        self.tensors: list[Tensor] = []
+        self.storages: list[Storage] = []
+        self._known: dict[int, Tensor | Owner] = dict(survey.tensors)  # by id(tensor)
+        self._owners: dict[int, Owner] = dict(survey.storages)  # by address
+        self._alive: dict[int, Storage] = {}  # by address
+        self._deaths: dict[int, weakref.ref[torch.Tensor]] = {}  # by id(tensor)
+        self._stand_ins: dict[int, torch.Tensor] = {}  # on the meta device, for the module's own tensors, by their id
+        self._overwritten: set[int] = set()  # addresses of real tensors whose values the forward would have changed
+        self._held: list[torch.Tensor] = list(survey.held)
+
+    # ---- new tensors ------------------------------------------------------------------------------------------------
+
+    def enter(self, tensor: torch.Tensor) -> Tensor:
+        """An input of the network, or a constant from outside, which stays alive."""
+        self._held.append(tensor)
+        return self.register(tensor, False, "input")
+
+    def register(self, tensor: torch.Tensor, requires_grad: bool, role: Role = "activation") -> Tensor:
+        """Number a tensor, or its new content after an operation in place; a view joins its storage."""
+        storage, key = self._storage(tensor), id(tensor)
+        if not isinstance(self._known.get(key), Tensor):
+            storage.alive += 1
+            self._deaths[key] = weakref.ref(tensor, partial(self._died, key, storage))
+        shape, dtype = tuple(tensor.shape), dtype_name(tensor.dtype)
+        found = Tensor(len(self.tensors), shape, dtype, storage.number, storage.bytes, role, requires_grad)
+        self._known[key] = found
+        self.tensors.append(found)
+        return found
+
+    def _storage(self, tensor: torch.Tensor) -> Storage:
+        address = private.address(tensor)
+        storage = self._alive.get(address)
+        if storage is None:
+            bytes = 0 if address in self._owners else tensor.untyped_storage().nbytes()  # part of a weight: none of its own
+            storage = self._alive[address] = Storage(len(self.storages), bytes, self.layer, address)
+            self.storages.append(storage)
+        return storage
+
+    def _died(self, key: int, storage: Storage, _: weakref.ref[torch.Tensor]) -> None:
+        del self._deaths[key], self._known[key]
+        storage.alive -= 1
+        if not storage.alive:
+            storage.freed = max(self.layer - 1, storage.born)
+            if storage.address is not None and self._alive.get(storage.address) is storage:
+                del self._alive[storage.address]
+
+    def keep(self, saved: Iterable[torch.Tensor | int]) -> tuple[int, ...]:
+        """The storages that the next layer keeps for the backward pass: those of tensors, and new ones, of so many bytes, for
+        masks, indices and statistics, which a forward pass alone never has."""
+        kept: dict[int, None] = {}
+        for item in saved:
+            if isinstance(item, torch.Tensor):
+                found = self._known.get(id(item))
+                if isinstance(found, Tensor):
+                    kept[found.storage] = None
+            elif item:
+                kept[len(self.storages)] = None
+                self.storages.append(Storage(len(self.storages), item, self.layer, freed=self.layer - 1))
+        return tuple(kept)
+
+    def close(self) -> None:
+        """Note no more deaths: a weak reference's callback and the ledger hold each other."""
+        self._deaths.clear()
+
+    # ---- questions --------------------------------------------------------------------------------------------------
+
+    def identify(self, tensor: torch.Tensor) -> Tensor | Owner:
+        """A tensor's record, or whose of the module it is. One from nowhere (a constant in a closure) gets a record here."""
+        found = self._known.get(id(tensor))
+        if found is None:
+            found = self._owners.get(private.address(tensor))
+        if found is not None:
+            return found
+        return self.register(tensor, False, "input") if private.address(tensor) in self._alive else self.enter(tensor)
+
+    def find(self, tensor: torch.Tensor) -> Tensor | Owner | None:
+        """The same, or None for one that is not known."""
+        found = self._known.get(id(tensor))
+        return self._owners.get(private.address(tensor)) if found is None else found
+
+    def owner(self, tensor: torch.Tensor) -> Owner | None:
+        """The module's weight or buffer that a tensor is or is a view of."""
+        found = self.find(tensor)
+        return None if isinstance(found, Tensor) else found
+
+    def is_own(self, tensor: torch.Tensor) -> bool:
+        """Whether it is one of the module's weights or buffers, or a view of one."""
+        return self.owner(tensor) is not None
+
+    def is_weight(self, *tensors: torch.Tensor) -> bool:
+        """Whether one of them lies in the memory of one of the module's weights."""
+        return any(isinstance(self._owners.get(private.address(x)), Weight) for x in tensors)
+
+    def is_allocated(self, tensor: torch.Tensor) -> bool:
+        """Whether it lies in memory that the module or the trace has already."""
+        address = private.address(tensor)
+        return address in self._alive or address in self._owners
+
+    def is_differentiable(self, tensor: torch.Tensor | int) -> bool:
+        """Whether a gradient flows to it; for the bytes of an intermediate result that is taken for granted."""
+        if isinstance(tensor, int):
+            return True
+        found = self.find(tensor)
+        return found.requires_grad if isinstance(found, Tensor) else isinstance(found, Weight) and found.trainable
+
+    def factors(self, a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor | int, ...]:
+        """What a product keeps for the backward pass: each factor, if a gradient flows to the other one."""
+        return a if self.is_differentiable(b) else 0, b if self.is_differentiable(a) else 0
+
+    # ---- stand-ins --------------------------------------------------------------------------------------------------
+
+    def meta(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor, or a stand-in on the meta device. That of a weight or a buffer is kept, and known as such."""
+        if tensor.is_meta:
+            return tensor
+        found = self._stand_ins.get(id(tensor))
+        if found is None:
+            found = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=META)
+            owner = self._known.get(id(tensor))
+            if owner is not None and not isinstance(owner, Tensor):
+                self._stand_ins[id(tensor)] = found
+                self._known[id(found)] = owner
+                self._owners[private.address(found)] = owner
+        return found
+
+    def overwrite(self, tensor: torch.Tensor) -> None:
+        """The forward has written into a real tensor, by its stand-in: its values are no longer known."""
+        self._overwritten.add(private.address(tensor))
+        self._held.append(tensor)
+
+    def is_overwritten(self, tensor: torch.Tensor) -> bool:
+        return bool(self._overwritten) and private.address(tensor) in self._overwritten
+
+    # ---- the record -------------------------------------------------------------------------------------------------
+
+    def records(self, results: Iterable[torch.Tensor]) -> list[Tensor]:
+        """The tensors by their numbers; `results` are the network's outputs."""
+        records = list(self.tensors)
+        for found in map(self._known.get, map(id, results)):
+            if isinstance(found, Tensor):
+                records[found.id] = replace(found, role="output")
+        return records
+
+    def lifetimes(self) -> tuple[Lifetime, ...]:
+        """Those of the storages; what is still alive lives until the last layer."""
+        last = self.layer - 1
+        return tuple([Lifetime(s.number, s.bytes, s.born, last if s.freed is None else s.freed) for s in self.storages])

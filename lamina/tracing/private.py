@@ -1,0 +1,89 @@
+"""Every name that torch does not promise to keep, in one place, each with the reason why no public one will do."""
+
+from __future__ import annotations
+
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
+
+__all__ = ["tree_flatten", "tree_leaves", "tree_map_only", "tree_unflatten"]  # `torch.utils.pytree` came with 2.11
+
+
+def address(tensor: torch.Tensor) -> int:
+    """Which allocation a tensor lies in: the address of the storage's C++ object. `data_ptr()` is 0 for all on the meta
+    device."""
+    return tensor.untyped_storage()._cdata
+
+
+# ---- modules --------------------------------------------------------------------------------------------------------
+
+
+def original(module: Any) -> Any:
+    """What `torch.compile` was given, or the module itself: the class of compiled modules is in `torch._dynamo`, which takes
+    seconds to import."""
+    return module._orig_mod if is_compiled(module) else module
+
+
+def is_compiled(module: Any) -> bool:
+    """Whether it is what `torch.compile(module)` returns."""
+    return type(module).__name__ == "OptimizedModule"
+
+
+def called_module(frame: FrameType) -> nn.Module | None:
+    """The module whose call a frame of the Python stack is: errors have such frames, and their hooks are over."""
+    return frame.f_locals["self"] if frame.f_code is nn.Module._call_impl.__code__ else None
+
+
+# ---- operators ------------------------------------------------------------------------------------------------------
+
+# The classes of `torch.ops.aten.add.Tensor` and of `torch.ops.aten.add`: torch has no public name for them.
+Operator = torch._ops.OpOverload
+OperatorPacket = torch._ops.OpOverloadPacket
+# A function made by `torch.library.custom_op` keeps its operator here.
+CUSTOM_OPERATOR = "_opoverload"
+
+
+class DispatchMode(TorchDispatchMode):
+    """torch's documentation of extending it names this class, though its module is private."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch wraps `__torch_dispatch__`, whose first call then imports the compiler: a second
+
+
+def is_composite(operator: Any) -> bool:
+    """Whether torch makes an operator of others: in inference mode it reaches a dispatch mode as it is."""
+    key = torch._C.DispatchKey.CompositeImplicitAutograd
+    return torch._C._dispatch_has_kernel_for_dispatch_key(operator.name(), key)
+
+
+def writes(operator: Any) -> bool:
+    """Whether an operator changes one of its arguments."""
+    return operator._schema.is_mutable
+
+
+# ---- functions that a mode sees -------------------------------------------------------------------------------------
+
+# What `torch.no_grad()` and its like call: a function mode sees this one and not them.
+set_grad_enabled = torch._C._set_grad_enabled
+# Where torch.nn.functional has gelu, softplus and other functions of C++ from.
+functional = torch._C._nn  # type: ignore[attr-defined]
+# How `Tensor.to` reads its arguments, in all their orders: (device, dtype, non_blocking, memory format).
+parse_to = torch._C._nn._parse_to  # type: ignore[attr-defined]
+# An assertion that `torch.fx` can see.
+check = torch._assert
+# What torch.nn.utils.rnn calls for packed sequences.
+pack_padded_sequence = torch._pack_padded_sequence  # type: ignore[attr-defined]
+pad_packed_sequence = torch._pad_packed_sequence  # type: ignore[attr-defined]
+# The fused inference kernels of nn.MultiheadAttention and nn.TransformerEncoderLayer.
+native_multi_head_attention = torch._native_multi_head_attention  # type: ignore[attr-defined]
+transformer_encoder_layer = torch._transformer_encoder_layer_fwd  # type: ignore[attr-defined]
+
+
+def asks_for_modes(function: Any) -> list[str]:
+    """The names by which a function that torch writes in Python asks whether a mode is watching."""
+    return [name for name in getattr(function, "__globals__", {}) if name.startswith("has_torch_function")]
