@@ -81,7 +81,9 @@ TABLE = {
     "lamina.hardware": Row(third=("numpy", "msgspec"), lazy=("ray",)),
     # A recipe names its network, and running one builds it; training itself gets a module.
     "lamina.train": Row(
-        lamina=("lamina.data",), third=("torch", "safetensors", "msgspec", "tomli_w"), lazy=("lamina.zoo.registry",)
+        lamina=("lamina.data",),
+        third=("torch", "safetensors", "msgspec", "tomli_w"),
+        lazy=("lamina.zoo.registry", "lamina.weights"),
     ),
     # What follows training is evaluated as any weights are; nothing of `lamina.infer` or `lamina.report` imports training.
     "lamina.train.finish": Row(lamina=("lamina.infer", "lamina.report"), third=("safetensors",)),

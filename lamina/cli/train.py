@@ -14,6 +14,10 @@ from lamina.extras import install_command
 Out = Annotated[Path | None, typer.Option("--out", metavar="FOLDER", help="The run's folder; by default runs/RECIPE.")]
 Data = Annotated[Path | None, typer.Option("--data", metavar="FOLDER", help="Pictures by class, or a parallel corpus.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Lay a value over the recipe's.")]
+Start = Annotated[
+    str | None,
+    typer.Option("--from", metavar="CHECKPOINT", help="Begin with these weights: a folder, a file, a zoo name."),
+]
 Rendezvous = Annotated[str | None, typer.Option("--rendezvous", metavar="HOST:PORT", help="Where the machines meet.")]
 
 
@@ -22,6 +26,7 @@ def train(
     out: Out = None,
     data: Data = None,
     set: Set = None,
+    start: Start = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest complete checkpoint.")] = False,
     nproc: Annotated[int, typer.Option("--nproc", min=1, help="Processes on this machine.")] = 1,
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="Machines; each calls the same command.")] = 1,
@@ -42,6 +47,8 @@ def train(
         print_json([{"recipe": n, "network": r.network, "data": r.data} for n, r in rows]) if json else _list(rows)
         return
     plan = recipes.read(recipe, set or ())
+    if start is not None:
+        plan = launch.starting(plan, start)
     folder = out or Path("runs") / Path(recipe).stem
     processes = launch.Processes(nproc, nodes, rendezvous, shard, threads, device)
     launch.keep_freed_memory()

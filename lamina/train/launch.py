@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import nn
 
@@ -31,6 +32,7 @@ except ImportError:  # Windows: nothing keeps a second run out of the folder the
     fcntl = None
 
 LOCK = "lock"
+ADAPTABLE = ("num_classes", "in_channels", "img_size", "dropout")  # changes that leave the rest of the weights valid
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ def train(
             torch.manual_seed(recipe.seed)
             with recorded() as contents:
                 samples = task(recipe, data)
+            check_encoding(recipe, samples)
             module = network(recipe)
             check(module, samples, recipe)
             if world.rank == 0:
@@ -174,15 +177,51 @@ def task(recipe: Recipe, data: Path | None = None) -> Task:
 
 
 def network(recipe: Recipe) -> nn.Module:
-    """The recipe's network with its changes, initialised by torch's global generator."""
+    """The recipe's network with its changes, initialised by torch's global generator, or with the weights that it starts
+    from; what is not these weights' own (a head for other classes) is initialised, and logged as a warning."""
     from lamina.zoo.registry import build
 
     # A list of a TOML file stands for a tuple.
     changes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in recipe.changes.items()}
     try:
+        if recipe.start is not None:
+            from lamina.weights import files as weight_files
+
+            return weight_files.load(recipe.network, _start(recipe.start)[1], **changes).train()
         return build(recipe.network, **changes)
     except (TypeError, ArithmeticError) as error:  # a string for a number, a width of 0
         raise InputError(f"recipe: {recipe.network} cannot be built with its changes ({first_line(error)})") from error
+
+
+def starting(recipe: Recipe, model: str) -> Recipe:
+    """The recipe with the network and the weights of `model`: the folder of a run or of a grown network, a file that names its
+    network, or a zoo name. Of the recipe's own changes its classes, channels, image size and dropout
+    stay: the rest is the weights' network's."""
+    name, file = _start(model)
+    kept = {k: v for k, v in recipe.changes.items() if k in ADAPTABLE}
+    both = {**file.changes, **kept}
+    changes = {k: list(v) if isinstance(v, tuple) else v for k, v in both.items() if v is not None}  # as TOML says it
+    return msgspec.structs.replace(recipe, network=name, changes=changes, start=model)
+
+
+def _start(model: str) -> tuple[str, Any]:
+    """The zoo's name and the weight file of what a run starts from."""
+    from lamina.weights import files as weight_files
+    from lamina.weights import trained
+
+    name, place = trained.network(model)
+    return name, weight_files.find(name, place)
+
+
+def check_encoding(recipe: Recipe, samples: Task) -> None:
+    """Refuse weights that know the tokens of another encoding."""
+    if recipe.start is None or recipe.text is None:
+        return
+    from lamina.weights.files import read_metadata
+
+    there = read_metadata(_start(recipe.start)[1].path).get("tokenizer")
+    if there != getattr(samples, "metadata", {}).get("tokenizer"):
+        raise InputError(f"{recipe.start} was trained with another encoding than this corpus gives: its embeddings do not fit")
 
 
 def spawn(arguments: list[str], processes: Processes) -> None:

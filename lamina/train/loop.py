@@ -142,7 +142,7 @@ class Run:
         """One update from the batch `index`; this process's sums of loss, right answers and answers."""
         recipe, world = self.recipe, self.world
         for group in self.optimizer.param_groups:
-            group["lr"] = self.lr(self.step)
+            group["lr"] = self.lr(self.step) * group["factor"]
         self.optimizer.zero_grad()
         answers = self.task.count(index)
         sums = [0.0, 0.0, 0.0]

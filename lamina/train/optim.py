@@ -8,22 +8,36 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from lamina.errors import InputError
 from lamina.train.recipe import Optimizer, Schedule
 
 
 def optimizer(module: nn.Module, options: Optimizer) -> torch.optim.Optimizer:
-    """Two groups of parameters: those that decay and those that do not."""
+    """Groups of parameters: those that decay and those that do not, and with a rate of its own for the body those of the
+    head apart. A group's learning rate is its `factor` times the recipe's."""
     parameters = [p for p in module.parameters() if p.requires_grad]
-    decayed = [p for p in parameters if options.decay_all or p.ndim > 1]
-    others = [p for p in parameters if not (options.decay_all or p.ndim > 1)]
-    groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    groups = [g for g in groups if g["params"]]
+    own = head(module) if options.body != 1 else set()
+    groups = []
+    for factor, part in ((options.body, [p for p in parameters if p not in own]), (1.0, [p for p in parameters if p in own])):
+        decayed = [p for p in part if options.decay_all or p.ndim > 1]
+        others = [p for p in part if not (options.decay_all or p.ndim > 1)]
+        for chosen, decay in ((decayed, options.weight_decay), (others, 0.0)):
+            groups += [{"params": chosen, "weight_decay": decay, "factor": factor}] if chosen else []
     # Fused: all of an update in one pass over memory. torch has no such SGD for parameters that are cut up over processes.
     fused = None if any(isinstance(p, DTensor) for p in parameters) else True
     if options.name == "sgd":
         return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, nesterov=options.nesterov, fused=fused)
     kind = torch.optim.AdamW if options.name == "adamw" else torch.optim.Adam
     return kind(groups, lr=options.lr, betas=options.betas, eps=options.eps, fused=fused)
+
+
+def head(module: nn.Module) -> set[nn.Parameter]:
+    """The parameters of the last layer: the last linear one with as many outputs as there are classes."""
+    classes = getattr(getattr(module, "config", None), "num_classes", None)
+    found = [m for m in module.modules() if isinstance(m, nn.Linear) and m.out_features == classes]
+    if not found:
+        raise InputError("optimizer.body: this network has no last linear layer to the classes that could have its own rate")
+    return set(found[-1].parameters())
 
 
 def factor(step: int, options: Schedule, steps: int, steps_an_epoch: int) -> float:

@@ -33,6 +33,7 @@ class Optimizer(Struct, frozen=True, forbid_unknown_fields=True):
     nesterov: bool = False
     betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)  # of Adam and AdamW
     eps: Positive = 1e-8
+    body: NotNegative = 1.0  # what the learning rate of all but the last layer is multiplied by, for fine-tuning
     weight_decay: NotNegative = 0.0
     decay_all: bool = False
 
@@ -119,6 +120,7 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     mark: Mark | None = None
     image: dict[str, Any] = {}  # as in a weight file: lamina.data.image.ImageSpec
     changes: dict[str, Any] = {}  # of the network's configuration
+    start: str | None = None  # weights to begin with: a run's or a grown network's folder or file, or a zoo name
     steps: AtLeastOne | None = None  # stop after so many, if that comes before the last epoch
     samples: AtLeastOne | None = None  # train on so many of the training split, chosen by seed
     validation: Count = 0
