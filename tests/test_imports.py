@@ -52,7 +52,7 @@ TABLE = {
     "lamina.sources": Row(
         lamina=("lamina.zoo", "lamina.tracing", "lamina.onnx"),
         third=("torch",),
-        lazy=("timm", "transformers", "onnx", "huggingface_hub", "lamina.weights"),
+        lazy=("timm", "transformers", "onnx", "huggingface_hub", "lamina.weights", "lamina.data.registry"),
     ),
     "lamina.zoo": Row(third=("torch",)),
     "lamina.weights": Row(
@@ -67,7 +67,7 @@ TABLE = {
     "lamina.infer.engines.onnxruntime": Row(third=("torch", "onnxruntime")),  # these two are imported when they start
     "lamina.infer.engines.openvino": Row(third=("torch", "openvino")),
     "lamina.infer.networks": Row(
-        lamina=("lamina.zoo", "lamina.weights", "lamina.data"), third=("torch",), lazy=("timm", "onnxruntime", "lamina.sources")
+        lamina=("lamina.zoo", "lamina.weights", "lamina.data", "lamina.sources"), third=("torch",), lazy=("timm", "onnxruntime")
     ),
     "lamina.infer.export": Row(
         lamina=("lamina.zoo", "lamina.data"), third=("torch",), lazy=("onnx", "onnxscript", "onnxruntime")

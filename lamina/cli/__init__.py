@@ -7,7 +7,23 @@ from typing import Annotated
 import typer
 
 from lamina import __version__
-from lamina.cli import compare, cost, demo, evaluate, fit, grow, lecture, listing, roofline, run, show, table, train, translate
+from lamina.cli import (
+    compare,
+    cost,
+    demo,
+    evaluate,
+    export,
+    fit,
+    grow,
+    lecture,
+    listing,
+    roofline,
+    run,
+    show,
+    table,
+    train,
+    translate,
+)
 from lamina.errors import InputError, LaminaError, reason
 
 app = typer.Typer(
@@ -30,6 +46,7 @@ app.command("fit")(fit.fit)
 app.command("roofline")(roofline.roofline)
 app.command("run")(run.run)
 app.command("translate")(translate.translate)
+app.command("export")(export.export)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("grow")(grow.grow)

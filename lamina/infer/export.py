@@ -1,11 +1,13 @@
 """A module as an ONNX file, and the proof that the file answers as the module does."""
 
 import inspect
+import json
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lamina import files
+from lamina import __version__, files
 from lamina.errors import InputError, LaminaError, first_line, reason
 from lamina.extras import install_command
+from lamina.infer.networks import Network
 
 # From 23 on there is an operator for attention, of which ONNX Runtime 1.32 refuses masks of one row for all queries.
 OPSET = 20
+TOLERANCE = 1e-4  # of the largest value: float32 in another order of summation
 
 
 def export_onnx(
@@ -41,13 +45,111 @@ def export_onnx(
     cannot be exported or written.
     """
     path = Path(path)
+    with _exported(module, inputs, path, dynamic_batch, opset, {}):
+        pass
+    return path
+
+
+def export_checked(
+    module: nn.Module,
+    inputs: Sequence[Tensor | None],
+    path: str | Path,
+    *,
+    batch: int | None = None,
+    opset: int | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """`export_onnx` of a file that ONNX Runtime has been seen to answer from as the module does: on batches of 1, 2 and 5, or
+    of `batch` where that is the one size it is exported for. `metadata` go into the file, where every runtime finds them.
+
+    Returns `describe(path)` with "file", "bytes" and "checked", the largest difference by batch, relative to the largest value
+    of the output. Raises `LaminaError` where one is above 1e-4; what was at `path` is then left as it was.
+    """
+    path, sizes = Path(path), (1, 2, 5) if batch is None else (batch,)
+    one = [x if x is None else torch.empty((batch or 1, *x.shape[1:]), dtype=x.dtype, device="meta") for x in inputs]
+    with _exported(module, one, path, batch is None, opset, metadata or {}) as partial:
+        checked = {str(size): check_onnx(partial, module, _sample(module, one, size)) for size in sizes}
+        size, worst = max(checked.items(), key=lambda item: item[1])
+        if worst > TOLERANCE:
+            raise LaminaError(f"{path} is not written: of a batch of {size} it would answer {worst:.1e} off what torch does")
+        described = describe(partial)
+    return {"file": str(path), "bytes": path.stat().st_size} | described | {"checked": checked}
+
+
+def to_metadata(net: Network) -> dict[str, str]:
+    """What is known of a network as an ONNX file's metadata: texts as they are, all else as JSON. "image" are all fields of
+    `lamina.data.image.ImageSpec`, "classes" the outputs' names; the softmax of "score_scale" times the scores is what the
+    network was trained for."""
+    known = {"lamina": __version__, "network": net.name, "weights": net.weights, **net.text}
+    if net.image is not None:
+        known |= {"image": json.dumps(asdict(net.image)), "score_scale": str(net.score_scale)}
+    if net.classes:
+        known["classes"] = json.dumps(list(net.classes))
+    return known
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """{"opset", "inputs", "outputs", "metadata"} of an ONNX file: inputs and outputs are {"name", "shape", "type"}, a free size
+    being its name. External data are not read."""
+    require("onnx")
+    import onnx  # pyright: ignore[reportMissingImports]
+
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as error:  # the content is anybody's
+        raise LaminaError(f"{path} is not an ONNX file: {first_line(error)}") from error
+
+    def values(listed: Any) -> list[dict[str, Any]]:
+        types = {value.name: value.type.tensor_type for value in listed}
+        return [
+            {
+                "name": name,
+                "shape": [size.dim_param or size.dim_value for size in kind.shape.dim],
+                "type": onnx.TensorProto.DataType.Name(kind.elem_type).lower(),
+            }
+            for name, kind in types.items()
+        ]
+
+    opset = next(row.version for row in model.opset_import if row.domain in ("", "ai.onnx"))
+    metadata = {row.key: row.value for row in model.metadata_props}
+    return {"opset": opset, "inputs": values(model.graph.input), "outputs": values(model.graph.output), "metadata": metadata}
+
+
+@contextmanager
+def _exported(
+    module: nn.Module,
+    inputs: Sequence[Tensor | None],
+    path: Path,
+    dynamic_batch: bool,
+    opset: int | None,
+    metadata: Mapping[str, str],
+) -> Iterator[Path]:
+    """The exported file under another name; after the block it takes its own."""
     try:
         with files.replacing(path) as partial:
             program = convert(module, inputs, dynamic_batch=dynamic_batch, opset=opset)
+            program.model.metadata_props.update(metadata)
             program.save(partial, external_data=False)
+            yield partial
     except OSError as error:
         raise LaminaError(f"{path} cannot be written: {reason(error)}") from error
-    return path
+
+
+def _sample(module: nn.Module, inputs: Sequence[Tensor | None], batch: int) -> list[Tensor | None]:
+    """Inputs with values: normal ones, tokens that every embedding has, and masks that hide nothing."""
+    random = torch.Generator().manual_seed(batch)
+    place = next((t.device for t in chain(module.parameters(), module.buffers())), torch.device("cpu"))
+    tokens = min((m.num_embeddings for m in module.modules() if isinstance(m, nn.Embedding)), default=2)
+
+    def values(x: Tensor) -> Tensor:
+        shape = (batch, *x.shape[1:])
+        if x.dtype == torch.bool:
+            return torch.zeros(shape, dtype=torch.bool)
+        if x.is_floating_point():
+            return torch.randn(shape, generator=random).to(x.dtype)
+        return torch.randint(tokens, shape, generator=random, dtype=x.dtype)
+
+    return [x if x is None else values(x).to(place) for x in inputs]
 
 
 def convert(
@@ -84,7 +186,9 @@ def convert(
     assert program is not None
     for value in program.model.graph.inputs if dynamic_batch else ():
         if value.shape is None or isinstance(value.shape[0], int):  # the exporter takes a free size for a wish
-            raise LaminaError(f"{name} works for one batch size only, and is exported so with dynamic_batch=False")
+            raise LaminaError(
+                f"{name} works for one batch size only: export it with a fixed one (--batch N; dynamic_batch=False)"
+            )
     written = program.model.opset_imports[""]
     if opset != written:  # the exporter only logs it
         raise LaminaError(f"{name} cannot be exported to ONNX with opset {opset}, only with {written}")
@@ -105,7 +209,8 @@ def check_onnx(path: str | Path, module: nn.Module, inputs: Sequence[Tensor | No
     given = [x for x in inputs if x is not None]
     with evaluating(module), torch.inference_mode():
         result = module(*inputs)
-    expected = [result] if isinstance(result, Tensor) else list(result)
+    several = result.values() if isinstance(result, Mapping) else result  # what transformers' networks return
+    expected = [result] if isinstance(result, Tensor) else [x for x in several if isinstance(x, Tensor)]
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         names = [argument.name for argument in session.get_inputs()]

@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,10 @@ from lamina.weights import files as weight_files
 from lamina.weights import trained
 from lamina.zoo import registry
 
+if TYPE_CHECKING:
+    from lamina.sources import Source
+
+Shapes = Mapping[str | None, tuple[int, ...]]  # by the input's name; None is the first one
 RANDOM = "random"  # in place of weights: a fresh network, for timings
 
 
@@ -33,6 +37,7 @@ class Network:
     image: ImageSpec | None = None
     classes: Sequence[str] = ()
     score_scale: float = 1.0
+    text: Mapping[str, str] = field(default_factory=dict)  # of a Transformer's weights: "tokenizer", "source" and "target"
 
 
 def load(
@@ -41,9 +46,10 @@ def load(
     *,
     image: Mapping[str, Any] | None = None,
     device: str = "cpu",
+    inputs: Shapes | None = None,
 ) -> Network:
     """The network that `model` names, with `weights` (a file, a tag, a hub's name; "random" draws them); `image` overrides
-    fields of its image specification. Raises `InputError` or `LaminaError`, one line."""
+    fields of its image specification, and `inputs` the shapes of its inputs. Raises `InputError` or `LaminaError`, one line."""
     if isinstance(model, nn.Module):
         raise InputError("a module says nothing of its inputs: give Session(module, example=(x,))")
     text = str(model)
@@ -55,9 +61,11 @@ def load(
     elif text.startswith("timm:"):
         found = _timm(text, weights)
     elif text.startswith("hf:") or ":" in text:
-        found = _source(text, weights)
+        found = _source(text, weights, inputs)
     else:
         found = _zoo(text, weights, device)
+    if inputs and found.path is None:
+        found = replace(found, example=_inputs(_resolve(found.name), inputs))
     if image and found.image is None:
         raise InputError(f"{text} takes arrays, not images: --image says nothing to it")
     if image:
@@ -80,7 +88,9 @@ def _zoo(name: str, weights: str | Path | None, device: str) -> Network:
     file = weight_files.find(name, weights)
     module = weight_files.load(name, file, device=device)
     if entry.family == "transformer":
-        return Network(name, file.name, _example(name), module)
+        metadata = weight_files.read_metadata(file.path)
+        text = {key: metadata[key] for key in ("tokenizer", "source", "target") if key in metadata}
+        return Network(name, file.name, _example(name), module, text=text)
     spec = ImageSpec.of(file.image)
     example = (torch.randn(1, len(spec.channels), spec.size, spec.size),)
     return Network(name, file.name, example, module, None, spec, class_names(file.classes), file.score_scale)
@@ -115,20 +125,30 @@ def _timm(model: str, weights: str | Path | None) -> Network:
     return Network(model, RANDOM if weights == RANDOM else file or "pretrained", example, module, None, image, classes)
 
 
-def _source(model: str, weights: str | Path | None) -> Network:
-    """A function's module as the function makes it, with its own weights."""
+def _resolve(model: str) -> "Source":
     from lamina.sources import resolve
 
-    if weights not in (None, RANDOM):
-        raise InputError(f"{model}: --weights is for the zoo's and timm's networks")
-    source = resolve(model)
-    module = source.module
-    if module is None or any(p.is_meta for p in module.parameters()):
-        raise InputError(f"{model} has no weights here: `lamina export` it from where they are, and give the ONNX file")
-    shapes = source.shapes()
-    if not shapes:
-        raise InputError(f"{model}: nobody knows the sizes of its inputs")
-    return Network(model, "its own", tuple(torch.randn(s) for s in shapes.values()), module)
+    return resolve(model)
+
+
+def _source(model: str, weights: str | Path | None, inputs: Shapes | None) -> Network:
+    """A function's module as the function makes it, or one of transformers, with its own weights or a file's."""
+    source = _resolve(model)
+    given = _inputs(source, inputs or {})
+    torch.manual_seed(0)
+    module, name, classes = source.loaded(None if weights == RANDOM else weights)
+    return Network(model, name, given, module, classes=classes)
+
+
+def _inputs(source: "Source", shapes: Shapes) -> tuple[Tensor, ...]:
+    """One of each input that the network needs, in the order of its arguments: random numbers, token ids of zero."""
+    sizes, types = source.complete(shapes)
+    names = [name for name in source.arguments() if name in sizes]
+    if (skipped := list(source.arguments())[: len(names)]) != names and names:
+        left_out = next(name for name in skipped if name not in names)
+        raise InputError(f"{source.name}: say the shape of {left_out}, too, which comes before {names[-1]}")
+    given = [(sizes[name], types[name]) for name in names or sizes]
+    return tuple(torch.randn(s, dtype=t) if t.is_floating_point else torch.zeros(s, dtype=t) for s, t in given)
 
 
 def _onnx(path: Path) -> Network:

@@ -48,6 +48,18 @@ class HuggingFace(Source):
         config = module.config
         return cls(model, module, {name: _default(model, name, config) for name in _arguments(module, config)})
 
+    def loaded(self, weights: str | Path | None = None) -> "tuple[nn.Module, str, list[str]]":
+        if weights is not None:
+            raise InputError(f"{self.name}: its weights lie beside its config.json: give hf:DIRECTORY, without --weights")
+        where = self.name.removeprefix("hf:")
+        kind: Any = type(self.module)
+        try:
+            module = kind.from_pretrained(where, trust_remote_code=False)
+        except Exception as error:
+            raise LaminaError(f"{self.name}: its weights cannot be loaded: {first_line(error)}") from error
+        labels = getattr(module.config, "id2label", None) or {}
+        return module.eval(), where, [labels[key] for key in sorted(labels)]
+
     def shapes(self, inputs: Shapes | None = None, past: int = 0) -> dict[str, Shape]:
         shapes = super().shapes(inputs, past)
         new = _decoded(shapes)

@@ -5,13 +5,14 @@ import importlib.util
 import inspect
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lamina.errors import InputError, first_line
 from lamina.sources.source import Source
-from lamina.sources.weightless import without_weights
+from lamina.sources.weightless import with_values, without_weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,12 +31,17 @@ class Python(Source):
         if Path(model).suffix == ".py":
             raise InputError(f"{model}: say which function makes the network, as in {model}:build")
         place, _, attribute = model.rpartition(":")
-        return cls(model, _call(model, place, attribute))
+        return cls(model, _call(model, place, attribute, without_weights))
+
+    def loaded(self, weights: str | Path | None = None) -> "tuple[nn.Module, str, list[str]]":
+        place, _, attribute = self.name.rpartition(":")
+        module = _call(self.name, place, attribute, lambda function: function())
+        return with_values(self.name, module, weights), str(weights or "its own"), []
 
 
-def _call(model: str, place: str, attribute: str) -> "nn.Module":
-    """Import `place`, call its `attribute` without arguments and take the module that it gives; or take the module that
-    it is."""
+def _call(model: str, place: str, attribute: str, build: "Callable[[Callable[[], Any]], Any]") -> "nn.Module":
+    """Import `place`, call its `attribute` without arguments by `build` and take the module that it gives; or take the module
+    that it is."""
     from torch import nn
 
     home = _import_file(Path(place)) if place.endswith(".py") else _import_module(model, place)
@@ -54,7 +60,7 @@ def _call(model: str, place: str, attribute: str) -> "nn.Module":
             "give a function that fills them in"
         )
     try:
-        module = without_weights(function)
+        module = build(function)
     except Exception as error:
         raise InputError(f"{model}: {attribute}() raised {type(error).__name__}: {first_line(error)}") from error
     if not isinstance(module, nn.Module):

@@ -55,6 +55,11 @@ class Source(ABC):
     def read(cls, model: str) -> "Source":
         """The network that the text names. Raises `InputError` (or `LaminaError`, say without a network), one line."""
 
+    def loaded(self, weights: str | Path | None = None) -> "tuple[nn.Module, str, list[str]]":
+        """The network in evaluation mode with the values of `weights` (by default its origin's own), their name, and the names
+        of its classes. The zoo's and timm's networks are loaded by `lamina.infer.networks`. Raises `LaminaError`."""
+        raise InputError(f"{self.name} has no weights to load")
+
     @property
     def input(self) -> Shape | None:
         """The first input's default shape."""
@@ -102,14 +107,11 @@ class Source(ABC):
         import torch
 
         assert self.module is not None
-        shapes = self.shapes(inputs, past)
-        if missing := [n for n, needed in self.arguments().items() if needed and n not in shapes]:
-            example = " ".join(f"--input {n}=1x3x224x224" for n in missing) if shapes or missing[1:] else "--input 1x3x224x224"
-            raise InputError(f"{self.name}: say the shape of {' and of '.join(missing)}, as in {example}")
         kind = getattr(torch, dtype or "float32")
+        shapes, dtypes = self.complete(inputs, past, kind)
         if any(p.dtype != kind for p in self.module.parameters() if p.is_floating_point()):
             self.module.to(kind)
-        tensors = {n: torch.empty(s, dtype=self._dtype(n, kind), device="meta") for n, s in shapes.items()}
+        tensors = {n: torch.empty(s, dtype=dtypes[n], device="meta") for n, s in shapes.items()}
         try:
             self.module.train(training)
             return self.trace(tensors, past, name or self.name)
@@ -120,6 +122,18 @@ class Source(ABC):
             raise kind_of(f"{self.name} on {written(shapes)}: {first_line(error)}{expected}") from error
         finally:
             self.module.eval()
+
+    def complete(
+        self, inputs: Shapes | None = None, past: int = 0, kind: "torch.dtype | None" = None
+    ) -> "tuple[dict[str, Shape], dict[str, torch.dtype]]":
+        """The shapes and the types of all inputs that the network needs, by name; numbers are of type `kind` (float32)."""
+        import torch
+
+        shapes = self.shapes(inputs, past)
+        if missing := [n for n, needed in self.arguments().items() if needed and n not in shapes]:
+            example = " ".join(f"--input {n}=1x3x224x224" for n in missing) if shapes or missing[1:] else "--input 1x3x224x224"
+            raise InputError(f"{self.name}: say the shape of {' and of '.join(missing)}, as in {example}")
+        return shapes, {name: self._dtype(name, kind or torch.float32) for name in shapes}
 
     def trace(self, tensors: Mapping[str, "torch.Tensor"], past: int, name: str) -> Workload:
         """The trace of one call of the module with these inputs; `check_past` has let `past` through."""

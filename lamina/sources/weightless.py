@@ -1,7 +1,13 @@
-"""Building other people's networks without their weights."""
+"""Other people's networks without their weights, and with a file's."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lamina.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 T = TypeVar("T")
 
@@ -27,3 +33,18 @@ def without_weights(build: Callable[[], T]) -> T:
             raise
     with Weightless():
         return build()
+
+
+def with_values(name: str, module: "nn.Module", weights: str | Path | None) -> "nn.Module":
+    """The module in evaluation mode with the weights of this file, if there is one, whose names are the module's own."""
+    from lamina.weights.files import read_state
+
+    if weights is not None:
+        if not Path(weights).is_file():
+            raise InputError(f"{weights}: no such weight file")
+        try:
+            module.load_state_dict(read_state(Path(weights)))
+        except RuntimeError as error:
+            lines = " ".join(str(error).split())
+            raise InputError(f"{weights} does not fit {name}: {lines[:200]}") from error
+    return module.eval()
