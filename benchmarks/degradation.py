@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from lamina.data.image import from_pixels
-from lamina.lecture import degradation, slides
+from lamina.lecture import claims, degradation, slides
 from lamina.lecture.degradation import NETWORKS
 from lamina.train import images, launch, loop
 from lamina.train.recipe import Recipe, parse
@@ -110,12 +110,14 @@ def section(found: degradation.Measured) -> str:
         "|---" * len(degradation.COLUMNS) + "|",
         *("| " + " | ".join(row) + " |" for row in degradation.table(found)),
     ]
-    claims = {claim["id"]: claim["claim"] for slide in slides.claims() if slide["key"] == "resnet" for claim in slide["claim"]}
+    slide = claims.slide("resnet")
     verdicts = [
-        f"*{claims[key]}*: **{finding.verdict}**, {finding.why}. ({finding.lamina}.)"
-        for key, finding in degradation.findings(found).items()
+        f"*{row['claim']}*: **{row['verdict']}**, {row['why']}. ({row['lamina']}.)"
+        for row in slides.rows("resnet", degradation.findings(found)).values()
     ]
-    setting, caption, *claimed = (fill(text) for text in (degradation.setting(found), degradation.CAPTION, *verdicts))
+    setting, caption, *claimed = (
+        fill(text) for text in (slide.text.format_map(degradation.setting(found)), degradation.CAPTION, *verdicts)
+    )
     picture = "![learning curves, and gradient norms by depth](degradation.png)"
     call = f"    python benchmarks/degradation.py runs/degradation --seeds {' '.join(map(str, found.seeds))}"
     return "\n\n".join([setting, "\n".join(lines), picture, caption, *claimed, f"{call}\n{call} --report"])

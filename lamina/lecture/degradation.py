@@ -10,7 +10,7 @@ from importlib.resources import files
 from statistics import fmean, geometric_mean
 from typing import TYPE_CHECKING, Any
 
-from lamina.lecture.finding import Finding, Findings
+from lamina.lecture.claims import Finding, Findings, Verdict
 from lamina.report.plot import COLOURS, Plot
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SHALLOW, DEEP = ("plain20_cifar", "resnet20_cifar"), ("plain56_cifar", "resnet56_cifar")
 NETWORKS = SHALLOW + DEEP
 PAPER_STEPS = 64_000  # He et al. 2015 (arXiv 1512.03385), section 4.2
+CLASSES = 10
 VANISHED = 0.1  # of the last convolution's gradient in the first; and its inverse, grown
 COLUMNS = (
     "Network",
@@ -67,6 +68,11 @@ class Measured:
     def steps(self) -> int:
         return self.recipe["epochs"] * math.ceil(self.recipe["samples"] / self.recipe["batch"])
 
+    def is_chance(self, error: float) -> bool:
+        """Whether a validation error in percent is within two standard errors of guessing among CIFAR-10's classes."""
+        guessing = 1 / CLASSES
+        return error >= 100 * (1 - guessing - 2 * math.sqrt(guessing * (1 - guessing) / self.recipe["validation"]))
+
     @property
     def counted(self) -> str:
         return f"{len(self.seeds)} seed{'s' * (len(self.seeds) > 1)}, {self.steps:,} steps where the paper has {PAPER_STEPS:,}"
@@ -90,62 +96,62 @@ def findings(found: Measured) -> Findings:
 
 
 def degradation(found: Measured) -> Finding:
+    """Shown where 56 plain layers err more than 20, and neither because they have not begun to learn nor, as it seems, because
+    any 56 layers are slower: with shortcuts they must not be behind as well."""
     ends = {(name, part): last(runs.error(part)) for name, runs in found.networks.items() for part in ("", "validation_")}
     (plain20, residual20), (plain56, residual56) = SHALLOW, DEEP
     worse = [above(ends[plain56, part], ends[plain20, part]) for part in ("", "validation_")]
-    errors = [[f"{fmean(ends[name, part]):.1f} %" for part in ("", "validation_")] for name in (plain20, plain56)]
-    text = "20 plain layers err on {} in training, {} in validation; 56 on {} and {}".format(*errors[0], *errors[1])
-    deeper = above(ends[residual56, ""], ends[residual20, ""])
-    values = f"{spread(ends[residual56, ''], '.1f')} % of the training pictures against {spread(ends[residual20, ''], '.1f')} %"
+    behind = above(ends[residual56, ""], ends[residual20, ""])
+    idle = [error for error in ends[plain56, "validation_"] if found.is_chance(error)]
+    obstacle = "open" if None in worse else "both" if idle and behind else "chance" if idle else "slow" if behind else ""
+    verdict: Verdict = "refuted" if False in worse else "not testable here" if obstacle else "confirmed"
     gaps = [fmean(ends[deep, ""]) - fmean(ends[shallow, ""]) for shallow, deep in zip(SHALLOW, DEEP, strict=True)]
-    residual = {
-        True: f"That deeper residual networks err less is not reached in {found.steps:,} steps: 56 layers err on {values};"
-        f" the gap is {gaps[1]:.1f} points with shortcuts, {gaps[0]:.1f} without",
-        False: f"With shortcuts 56 layers err less than 20: on {values}",
-        None: f"With shortcuts the seeds leave open which depth errs less: 56 layers err on {values}",
+    figures = {
+        "counted": found.counted,
+        "steps": found.steps,
+        "shallow": fmean(ends[plain20, ""]),
+        "shallow_held": fmean(ends[plain20, "validation_"]),
+        "deep": fmean(ends[plain56, ""]),
+        "deep_held": fmean(ends[plain56, "validation_"]),
+        "residual_deep": spread(ends[residual56, ""], ".1f"),
+        "residual_shallow": spread(ends[residual20, ""], ".1f"),
+        "plain_gap": gaps[0],
+        "residual_gap": gaps[1],
+        "idle": len(idle),
+        "seeds": len(found.seeds),
+        "idle_error": spread(idle, ".1f") if idle else "",
     }
-    if False in worse:
-        verdict, judged, said = (
-            "refuted",
-            "not reproduced",
-            "56 plain layers do not err more than 20 both in training and in validation",
-        )
-    elif None in worse:
-        verdict, judged, said = "not testable here", "not settled", "the seeds leave open which depth of plain layers errs less"
-    else:
-        verdict, judged = "confirmed", "reproduced"
-        said = "56 plain layers err more than 20, and on the training pictures too: it is no overfitting"
-    return Finding(text, verdict, f"{judged} at reduced scale ({found.counted}): {said}. {residual[deeper]}")
+    parts = {"obstacle": obstacle} if verdict == "not testable here" else {}
+    return Finding(verdict, figures, parts | {"residual": {True: "behind", False: "ahead", None: "open"}[behind]})
 
 
 def gradients(found: Measured) -> Finding:
     plain, residual = (found.networks[name] for name in DEEP)
     fresh, trained, scaled = ratios(plain.gradients["fresh"]), ratios(plain.gradients["trained"]), ratios(plain.scaled())
-    shortcuts = ratios(residual.gradients["fresh"])
     errors = last(plain.error()), last(residual.error())
     early, late = (settled(ratio < VANISHED for ratio in values) for values in (fresh, scaled))
     helps = above(*errors)
     filters = [[norms[0] for norms in plain.filters[state]] for state in ("fresh", "trained")]
     ends = [[norms[at] for norms in plain.gradients["fresh"]] for at in (-1, 0)]
-    text = f"56 plain layers, fresh: {spread(ends[0])} in the last convolution, {spread(ends[1])} in the first"
     if early is None or late is None or helps is None:
-        verdict, judged = "not testable here", "the seeds do not agree"
+        verdict, judged = "not testable here", "open"
     elif early:
-        verdict, judged = ("confirmed" if helps else "refuted"), "the gradients vanish towards the input"
-    elif late:
-        verdict, judged = "explained", "the gradients do not vanish in the fresh network, but do by the end of training"
+        verdict, judged = ("confirmed" if helps else "refuted"), "early"
     else:
-        verdict, judged = "refuted", "the gradients do not vanish; He et al. call it unlikely under batch norm (section 4.1)"
-    helped = {True: "Shortcuts help", False: "Shortcuts do not help", None: "The seeds leave open whether shortcuts help"}
-    return Finding(
-        text,
-        verdict,
-        f"{judged}. From the last convolution to the first the gradient of the fresh network of 56 plain layers"
-        f" {course(fresh)}; with shortcuts it {course(shortcuts)}. Trained, it {course(trained)}, while the norm of the first"
-        f" filters has gone from {spread(filters[0])} to {spread(filters[1])}: ahead of batch norm a gradient goes with the"
-        f" inverse of its filters' norm; times that norm it {course(scaled)}. {helped[helps]}: a training error of"
-        f" {spread(errors[1], '.1f')} % with them, {spread(errors[0], '.1f')} % without",
-    )
+        verdict, judged = ("explained", "late") if late else ("refuted", "never")
+    figures = {
+        "last": spread(ends[0]),
+        "first": spread(ends[1]),
+        "fresh": course(fresh),
+        "shortcuts": course(ratios(residual.gradients["fresh"])),
+        "trained": course(trained),
+        "scaled": course(scaled),
+        "filters": spread(filters[0]),
+        "trained_filters": spread(filters[1]),
+        "with_them": spread(errors[1], ".1f"),
+        "without": spread(errors[0], ".1f"),
+    }
+    return Finding(verdict, figures, {"judged": judged, "helped": {True: "yes", False: "no", None: "open"}[helps]})
 
 
 def above(a: Sequence[float], b: Sequence[float]) -> bool | None:
@@ -189,20 +195,23 @@ def spread(values: Sequence[float], form: str = "") -> str:
 # ---- what is shown ------------------------------------------------------------------------------------------------------
 
 
-def setting(found: Measured) -> str:
-    """How the networks were trained, in a paragraph."""
+def setting(found: Measured) -> dict[str, Any]:
+    """How the networks were trained: the figures of the page's paragraph."""
     r = found.recipe
-    drops = " and ".join(f"{epoch:g}" for epoch in r["schedule"]["milestones"])
-    seeds = " and ".join(map(str, found.seeds))
-    minutes = sum(fmean(runs.seconds) for runs in found.networks.values()) / 60
-    return (
-        "Plain and residual networks of 20 and 56 layers side by side, alike in all else:"
-        f" {r['samples']:,} pictures of CIFAR-10, {r['validation']:,} others of its training set for validation; {r['epochs']}"
-        f" epochs in batches of {r['batch']} ({found.steps:,} steps, where the paper has {PAPER_STEPS:,}); learning rate"
-        f" {r['optimizer']['lr']:g}, times {r['schedule']['gamma']:g} after {drops} epochs; seed{'s' * (len(found.seeds) > 1)}"
-        f" {seeds}. Training loss and error are those of an epoch's own batches, augmented, as they came."
-        f" `benchmarks/degradation.py` trains the four in {minutes:.0f} minutes of one core a seed."
-    )
+    return {
+        "samples": r["samples"],
+        "validation": r["validation"],
+        "epochs": r["epochs"],
+        "batch": r["batch"],
+        "steps": found.steps,
+        "paper_steps": PAPER_STEPS,
+        "rate": r["optimizer"]["lr"],
+        "gamma": r["schedule"]["gamma"],
+        "drops": " and ".join(f"{epoch:g}" for epoch in r["schedule"]["milestones"]),
+        "plural": "s" * (len(found.seeds) > 1),
+        "seeds": " and ".join(map(str, found.seeds)),
+        "minutes": sum(fmean(runs.seconds) for runs in found.networks.values()) / 60,
+    }
 
 
 def table(found: Measured) -> list[list[str]]:

@@ -44,6 +44,43 @@ def macs(layers: Iterable[Layer]) -> int:
     return sum(layer.macs for layer in layers)
 
 
+def multiplying(work: Workload) -> list[Layer]:
+    """The layers that multiply: convolutions, fully connected layers, products."""
+    return [layer for layer in work.layers if layer.loops]
+
+
+def channels(layers: Iterable[Layer]) -> list[int]:
+    """The numbers of channels that the layers see, of a group where they have groups, in order."""
+    return sorted({x.loops[0].C if len(x.loops) == 1 else x.inputs[0].shape[1] for x in layers})
+
+
+def filters(layers: Iterable[Layer]) -> list[int]:
+    return sorted({layer.outputs[0].shape[1] for layer in layers})
+
+
+def activations(work: Workload) -> set[str]:
+    """The operations of the activation layers."""
+    return {layer.op for layer in work.layers if layer.kind == "activation"}
+
+
+def connections(lenet: Workload) -> int:
+    """LeNet-5's connections as its paper counts them (section II.B): every output pixel's inputs and its bias."""
+    total = 0
+    for layer in lenet.layers:
+        pixels = layer.outputs[0].numel
+        if layer.loops:  # C1, C3, C5, F6: one connection per MAC, and one bias per output
+            total += layer.macs + pixels
+        elif layer.op.startswith("avg_pool"):  # S2, S4: four inputs and a bias
+            total += 5 * pixels
+    return total + 10 * fully_connected(lenet)[-1].outputs[0].numel  # RBF: each of ten units sees F6's states
+
+
+def training_bytes(name: str, batch: int, **changes: object) -> int:
+    """What a step of SGD with momentum holds in fp32: weights, gradients, momentum, input, saved activations."""
+    work = workload(name, train=True, batch=batch, **changes)
+    return 3 * sum(w.bytes for w in work.weights) + work.saved_bytes + sum(t.bytes for t in work.inputs)
+
+
 def longest_path(work: Workload) -> int:
     """The most convolutions on any path from the input to the output."""
     depth: dict[int, int] = {}

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from lamina.hardware.fixed import ARRAY, DATAFLOWS
-from lamina.lecture import degradation, facts, slides, summary
+from lamina import units
+from lamina.lecture import claims, dataflows, degradation, facts, slides, summary
+from lamina.lecture.claims import Slide
 from lamina.report import plot
 from lamina.report.lecture_page import Section, Table, render
 from lamina.report.page import Figure
@@ -19,30 +20,23 @@ INTRO = (
 
 def page() -> str:
     """A self-contained HTML document."""
-    claims = slides.document()
     table: dict[str, Any] = summary.document()
     table["columns"] = [{"key": key, "title": title} for key, title in summary.TITLES.items()]
     sections = [
         Section(
-            title=slide["title"],
-            text=text(slide["key"]),
-            claims=[row for row in claims if row["slide"] == slide["title"]],
-            tables=tables(slide["key"]),
-            figures=figures(slide["key"]),
+            title=slide.title,
+            text=text(slide),
+            claims=list(slides.rows(slide.key, slides.SLIDES[slide.key](slide.claims)).values()),
+            tables=tables(slide.key),
+            figures=figures(slide.key),
         )
-        for slide in slides.claims()
+        for slide in claims.slides()
     ]
     return render("Popular DNNs and Inference: the lecture, checked", INTRO, table, sections)
 
 
-TEXTS = {
-    "ilsvrc": "Accuracy against cost, for the public weights of the zoo's networks: one network, one centre crop.",
-    "summary": "How much of a fixed array of processing elements each layer keeps at work, under three fixed dataflows.",
-}
-
-
-def text(key: str) -> str:
-    return degradation.setting(degradation.measured()) if key == "resnet" else TEXTS.get(key, "")
+def text(slide: Slide) -> str:
+    return slide.text.format_map(degradation.setting(degradation.measured())) if slide.key == "resnet" else slide.text
 
 
 def tables(key: str) -> list[Table]:
@@ -64,7 +58,7 @@ def figures(key: str) -> list[Figure]:
             Figure(plot.scatter(accuracies()), "Top-1 accuracy on ImageNet against MACs; the area is the number of parameters")
         ]
     if key == "summary":
-        return [fit(name) for name in slides.FIT]
+        return [fit(name) for name in dataflows.FIT]
     return []
 
 
@@ -80,7 +74,8 @@ def accuracies() -> list[tuple[str, str, float, int, float]]:
 
 def fit(name: str) -> Figure:
     title = next(t for t, n in facts.NETWORKS.items() if n == name)
-    layers, shares = slides.utilisations(name)
-    rows, columns = [d.name for d in DATAFLOWS], [layer.name for layer in layers]
+    layers, shares = dataflows.utilisations(name)
+    rows, columns = [d.name for d in dataflows.DATAFLOWS], [layer.name for layer in layers]
     svg = plot.heatmap(rows, columns, shares, title)
-    return Figure(svg, f"{title} on a {ARRAY[0]}x{ARRAY[1]} array: share of the processing elements that do a MAC, by layer")
+    array = units.shape(dataflows.ARRAY)
+    return Figure(svg, f"{title} on a {array} array: share of the processing elements that do a MAC, by layer")

@@ -2,14 +2,17 @@
 
 import json
 import tomllib
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 import torch
 
+from lamina import units
 from lamina.lecture import facts
 from lamina.tracing.tracer import trace
+from lamina.workload import Layer
 from lamina.zoo import googlenet, registry
 
 TITLES = {
@@ -58,11 +61,11 @@ def exact(network: str) -> dict[str, Any]:
     nests = [nest for layer in conv for nest in layer.loops]
     size = work.inputs[0].shape[2:]
     cells: dict[str, Any] = {
-        "input": "x".join(map(str, size)),
+        "input": units.shape(size),
         "conv_layers": len(conv),
         "filter_sizes": ", ".join(map(str, sorted({nest.filter[0] for nest in nests}))),
-        "channels": _range(sorted({layer.loops[0].C if len(layer.loops) == 1 else layer.inputs[0].shape[1] for layer in conv})),
-        "filters": _range(sorted({layer.outputs[0].shape[1] for layer in conv})),
+        "channels": span(facts.channels(conv)),
+        "filters": span(facts.filters(conv)),
         "stride": ", ".join(map(str, sorted({nest.stride[0] for nest in nests}))),
         "conv_weights": facts.weights(conv),
         "conv_macs": facts.macs(conv),
@@ -78,7 +81,7 @@ def exact(network: str) -> dict[str, Any]:
     return cells
 
 
-def _range(values: list[int]) -> str:
+def span(values: list[int]) -> str:
     return ", ".join(map(str, values)) if len(values) <= 2 else f"{values[0]} - {values[-1]}"
 
 
@@ -108,44 +111,72 @@ def examples() -> dict[str, Any]:
 
 
 def stacked_filters() -> dict[str, Any]:
-    """A 5x5 filter as two 3x3 filters, one input and one output map."""
+    """A 5x5 filter (AlexNet's second layer has them) as two 3x3 filters (VGG-16's), from one input map to one output map."""
+    large, small = facts.convolutions(facts.workload("alexnet"))[1], facts.convolutions(facts.workload("vgg16"))[1]
+    one, two = (facts.weights([x]) // (x.loops[0].G * x.loops[0].M * x.loops[0].C) for x in (large, small))
+    (k, stride), (k3, stride3) = ((x.loops[0].filter[0], x.loops[0].stride[0]) for x in (large, small))
+    inner = k - k3 + 1  # side of the first 3x3 filter's output on an input of k x k
     return {
-        "one_5x5": 5 * 5,
-        "two_3x3": 2 * 3 * 3,
-        "receptive_fields": [facts.receptive_field([5], [1]), facts.receptive_field([3, 3], [1, 1])],
+        "one_5x5": one,
+        "two_3x3": 2 * two,
+        "receptive_fields": [facts.receptive_field([k], [stride]), facts.receptive_field([k3, k3], [stride3, stride3])],
         # the slide's 5x5 input: one output pixel from the 5x5; 3x3 of them from the first 3x3, one from the second
-        "macs_on_5x5_input": [25, 9 * 9 + 9],
+        "macs_on_5x5_input": [one, inner * inner * two + two],
     }
+
+
+@dataclass(frozen=True)
+class Inception:
+    """The inception module of the slide's example: maps of `side` x `side` pixels, `channels` of them; filters by size, and 1x1
+    filters ahead of each larger size and behind the pool."""
+
+    side: int
+    channels: int
+    n1: int
+    n3: int
+    n5: int
+    reduced: int
+
+    @property
+    def weights(self) -> int:
+        """Of the filters without reductions."""
+        return self.channels * (self.n1 + 9 * self.n3 + 25 * self.n5)
+
+
+EXAMPLE = Inception(side=28, channels=256, n1=128, n3=192, n5=96, reduced=64)
 
 
 def bottleneck() -> dict[str, Any]:
-    """The slide's inception module: 28x28 maps of 256 channels; 128 1x1, 192 3x3 and 96 5x5 filters, first directly, then
-    with 64 1x1 filters ahead of each and behind the pool. `network` is the real 3b, whose reductions are 128 and 32."""
-    pixels, channels, n1, n3, n5, reduced = 28 * 28, 256, 128, 192, 96, 64
+    """MACs of the slide's example, first directly, then with the reductions. `network` is the real 3b, whose reductions are
+    128 and 32."""
+    x = EXAMPLE
     with torch.device("meta"):
-        module = googlenet.Inception(googlenet.Config(), channels, n1, reduced, n3, reduced, n5, reduced)
-    layers = trace(module, torch.empty(1, channels, 28, 28, device="meta")).layers
+        module = googlenet.Inception(googlenet.Config(), x.channels, x.n1, x.reduced, x.n3, x.reduced, x.n5, x.reduced)
+    layers = trace(module, torch.empty(1, x.channels, x.side, x.side, device="meta")).layers
     branch3 = next(layer for layer in layers if layer.module.startswith("branch3") and layer.loops)
     total = facts.macs(layers)
-    real = [layer for layer in facts.workload("googlenet").layers if layer.module.startswith("inception_3b")]
     return {
-        "direct": pixels * channels * (n1 + 9 * n3 + 25 * n5),
+        "direct": x.side * x.side * x.weights,
         "reduced": total,
         "with_3x3_twice": total + branch3.macs,
-        "network": facts.macs(real),
+        "network": facts.macs(inception_3b()),
     }
+
+
+def inception_3b() -> list[Layer]:
+    return [layer for layer in facts.workload("googlenet").layers if layer.module.startswith("inception_3b")]
 
 
 def alexnet_layers() -> list[dict[str, Any]]:
     """The five convolutions: filter, filters, channels (of a group), stride, weights, MACs."""
     conv = facts.convolutions(facts.workload("alexnet"))
     rows = []
-    for printed, layer in zip(lecture()["alexnet_layers"], conv, strict=True):
+    for printed, layer in zip(lecture()["alexnet_layers"], conv, strict=False):
         nest = layer.loops[0]
         rows.append(
             {
                 "layer": printed["layer"],
-                "filter": "x".join(map(str, nest.filter)),
+                "filter": units.shape(nest.filter),
                 "filters": nest.G * nest.M,
                 "channels": nest.C,
                 "stride": nest.stride[0],

@@ -1,7 +1,7 @@
 import pytest
 
 from lamina.hardware.fixed import DATAFLOWS, OUTPUT_STATIONARY, ROW_STATIONARY, WEIGHT_STATIONARY, bounds, spatial
-from lamina.lecture import slides
+from lamina.lecture import dataflows
 from lamina.workload import Loops
 
 CONV1 = Loops(M=96, C=3, output=(55, 55), filter=(11, 11), stride=(4, 4))  # AlexNet's
@@ -35,9 +35,9 @@ def test_groups_count_for_one_group():
     assert bounds(Loops(G=2, M=128, C=48, output=(27, 27), filter=(5, 5)))["C"] == 48
 
 
-@pytest.mark.parametrize("name", slides.FIT)
+@pytest.mark.parametrize("name", dataflows.FIT)
 def test_no_dataflow_fits_every_layer(name):
-    layers, shares = slides.utilisations(name)
+    layers, shares = dataflows.utilisations(name)
     assert len(shares) == len(DATAFLOWS) and all(len(row) == len(layers) for row in shares)
     assert all(0 < value <= 1 for row in shares for value in row)
     assert min(max(column) - min(column) for column in zip(*shares, strict=True)) > 0
