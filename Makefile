@@ -5,10 +5,11 @@ TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PARITY := .parity
+MAPPING := .mapping
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format build parity peers
+.PHONY: help demo test lint format build parity peers mapping
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -46,6 +47,9 @@ peers: $(PARITY)/peers.stamp ## count beside six other counters, timm's and torc
 	$(PARITY)/bin/python -W ignore benchmarks/cost_speed.py
 	$(PARITY)/bin/python -W ignore benchmarks/timm_counts.py
 
+mapping: $(MAPPING)/mapping.stamp ## find mappings beside zigzag-dse and AccelForge, in .mapping (Python 3.12)
+	$(BIN)/python benchmarks/mapping.py --peers
+
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Lamina needs Python 3.11 or later: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
@@ -74,4 +78,10 @@ $(PARITY)/peers.stamp: $(PARITY)/parity.stamp
 	$(PARITY)/bin/python -m pip install --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
 		torch==2.14.1 fvcore==0.1.5.post20221221 ptflops==0.7.5 thop==0.1.1.post2209072238 torchinfo==1.8.0 calflops==0.3.2 \
 		onnx pytest
+	@touch $@
+
+# AccelForge needs Python 3.12.
+$(MAPPING)/mapping.stamp: Makefile $(VENV)/core.stamp
+	python3.12 -m venv $(MAPPING)
+	$(MAPPING)/bin/python -m pip install --disable-pip-version-check zigzag-dse==3.9.1 six==1.17.0 accelforge==1.0.467
 	@touch $@

@@ -1,8 +1,8 @@
 """How fast mappings are found, beside zigzag-dse and AccelForge, and every network of the zoo on every accelerator.
 
-    python benchmarks/mapping.py                 AlexNet and ResNet-50, one core
-    python benchmarks/mapping.py --peers         the same hierarchy in both peers (run by .mapping/bin/python: make mapping)
-    python benchmarks/mapping.py --all           every network at batch 1 and 16 on every accelerator, with times
+python benchmarks/mapping.py                 AlexNet and ResNet-50, one core
+python benchmarks/mapping.py --peers         the same hierarchy in both peers (run by .mapping/bin/python: make mapping)
+python benchmarks/mapping.py --all           every network at batch 1 and 16 on every accelerator, with times
 """
 
 import os
@@ -99,7 +99,9 @@ def everything(networks: list[str] | None) -> None:
                 slowest = max(slowest, (cpu, f"{model}, batch {batch}, {device}"))
                 print(f"{model:24} {batch:3} {device:12} {cpu:7.2f} s   {text}", flush=True)
     shapes = {device: len(found) for device, found in known.items()}
-    print(f"{time.perf_counter() - began:.0f} s in all; slowest {slowest[1]} with {slowest[0]:.1f} CPU seconds; shapes {shapes}")
+    print(
+        f"{time.perf_counter() - began:.0f} s in all; slowest {slowest[1]} with {slowest[0]:.1f} CPU seconds; shapes {shapes}"
+    )
 
 
 def peers() -> None:

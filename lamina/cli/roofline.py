@@ -53,7 +53,9 @@ def roofline(
         form, document, lambda out: hardware_text.roofline(out, document, shown), lambda: hardware_rows.roofline(document)
     )
     if plot:
-        output.write_plot(plot, hardware.roofline, document, f"{net.name} on {device.name}")
+        output.write_plot(
+            plot, hardware.roofline, document, f"{net.name} on {'this machine' if device.measured else device.name}"
+        )
     if html:
         write(html, hardware_page.roofline(document, shown))
 

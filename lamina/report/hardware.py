@@ -76,9 +76,12 @@ def energy(document: Document, title: str) -> "Figure":
     if min(floors) > 0 and max(floors) > 12 * sorted(floors)[len(floors) // 2]:  # a fully connected layer would hide the others
         top = 3.2 * sorted(floors)[len(floors) // 2]
         ax.set_ylim(0, top)
+        ax.set_title("bars that are cut carry their whole energy", fontsize=8)
         for x, floor in enumerate(floors):
             if floor > top:
-                ax.annotate(f"{floor:.0f}", (x, top), (0, 2), textcoords="offset points", ha="center", fontsize=7.5)
+                cut = {"color": "#ffffff", "edgecolor": "none"}
+                ax.bar(x, 0.012 * top, 0.78, 0.9 * top, **cut)  # a gap says that the bar goes on
+                ax.annotate(f"{floor:.0f}", (x, 0.955 * top), ha="center", va="center", fontsize=8, color="#ffffff")
     figure.suptitle(title, x=0.01, ha="left")
     _label_columns(ax, names, range(len(names)), flat)
     ax.margins(x=0.01)
@@ -174,9 +177,10 @@ def front(document: Document, title: str) -> "Figure":
                 lower = row[key]
                 line.append(row)
         ax.step([r["area"] for r in line], [r[key] for r in line], where="post", color=COLOURS[1], linewidth=0.8)
-        for row in line if len(line) <= 12 else line[:: math.ceil(len(line) / 12)]:
+        for i, row in enumerate(line if len(line) <= 12 else line[:: math.ceil(len(line) / 12)]):
             text = " ".join(str(row[name]) for name in named)
-            ax.annotate(text, (row["area"], row[key]), (4, 4), textcoords="offset points", fontsize=7)
+            below = {"xytext": (-4, -10), "ha": "right"} if i % 2 else {"xytext": (4, 4)}  # neighbours' names keep apart
+            ax.annotate(text, (row["area"], row[key]), textcoords="offset points", fontsize=7, **below)
         ax.set(xscale="log", xlabel="area proxy, in 16-bit MAC units", title=key)
         if max(r[key] for r in rows) > 8 * min(r[key] for r in rows):
             ax.set_yscale("log")
@@ -184,9 +188,13 @@ def front(document: Document, title: str) -> "Figure":
             axis.set_major_formatter(lambda value, _: human(value))
             axis.set_minor_formatter(lambda value, _: human(value) if f"{value:e}"[0] in "25" else "")
         ax.margins(x=0.16, y=0.1)
+        least, most = (extreme(r[key] for r in rows) for extreme in (min, max))
+        if most < 1.05 * least:  # designs that differ by nothing worth a scale
+            ax.set_ylim(0.9 * least, 1.1 * most)
         ax.grid()
         ax.tick_params(length=0, which="both")
-    axes[0].legend(loc="upper right")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower left", ncols=2)
     return figure
 
 
@@ -200,10 +208,10 @@ def roofline(document: Document, title: str) -> "Figure":
     low = min([layer["intensity"] for layer in layers] + [ridge]) / 2.5
     high = max([layer["intensity"] for layer in layers] + [ridge]) * 2.5
     ax.plot([low, ridge, high], [low * bandwidth, peak, peak], color=INK, linewidth=1.2)
-    ax.annotate(f"peak {human(peak)}FLOP/s", (high, peak), (-4, 4), textcoords="offset points", ha="right", fontsize=8)
-    ax.annotate(f"ridge {ridge:.3g} FLOPs per byte", (ridge, peak), (0, 4), textcoords="offset points", ha="right", fontsize=8)
+    ax.annotate(f"peak {human(peak)}FLOP/s", (high, peak), (-4, 14), textcoords="offset points", ha="right", fontsize=8)
+    ax.annotate(f"ridge {ridge:.3g} FLOPs per byte", (ridge, peak), (-2, 8), textcoords="offset points", ha="right", fontsize=8)
     slope = (low * 1.25, low * 1.25 * bandwidth)
-    ax.annotate(f"{human(bandwidth)}B/s", slope, (-2, 8), textcoords="offset points", fontsize=8)
+    ax.annotate(f"{human(bandwidth)}B/s", slope, (12, -3), textcoords="offset points", fontsize=8)
     total = sum(layer["seconds"] for layer in document["layers"])
     for kind in [k for k in KINDS if any(layer["kind"] == k for layer in layers)]:
         some = [layer for layer in layers if layer["kind"] == kind]
@@ -215,6 +223,7 @@ def roofline(document: Document, title: str) -> "Figure":
         )  # fmt: skip
     ax.set(xscale="log", yscale="log", xlabel="FLOPs per byte", ylabel="attainable FLOP/s")
     ax.set_xlim(low, high)
+    ax.set_ylim(top=3 * peak)
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     ax.yaxis.set_major_formatter(lambda value, _: human(value))
     figure.suptitle(title, x=0.01, ha="left")
