@@ -26,6 +26,7 @@ _PUBLIC = {
     "run": ("lamina.infer.session", "run"),
     "eval": ("lamina.infer.evaluate", "evaluate"),
     "grow": ("lamina.scale.growth", "grow"),
+    "diagnose": ("lamina.scale.diagnose", "diagnose"),
     "shrink": ("lamina.scale.growth", "shrink"),
     "verify": ("lamina.scale.verify", "verify"),
 }
@@ -34,6 +35,7 @@ __all__ = [
     "Workload",
     "build",
     "compare",
+    "diagnose",
     "eval",
     "features",
     "grow",
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from lamina.cost.compare import compare
     from lamina.infer.evaluate import evaluate as eval
     from lamina.infer.session import Session, run
+    from lamina.scale.diagnose import diagnose
     from lamina.scale.growth import grow, shrink
     from lamina.scale.verify import verify
     from lamina.tracing.custom import register

@@ -11,6 +11,7 @@ from lamina.cli import (
     compare,
     cost,
     demo,
+    diagnose,
     evaluate,
     export,
     fit,
@@ -51,6 +52,7 @@ app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("grow")(grow.grow)
 app.command("shrink")(grow.shrink)
+app.command("diagnose")(diagnose.diagnose)
 
 
 def _version(asked: bool) -> None:

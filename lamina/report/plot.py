@@ -329,3 +329,29 @@ def _place_labels(ax: "Axes", points: Sequence[tuple[str, str, float, int, float
 
 def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+
+
+@Plot
+def depth_profile(document: Mapping[str, Any]) -> "Figure":
+    """What `lamina diagnose` measures, over the depth: sizes and Jacobians of the branches, change of the weights, tokens."""
+    blocks, tokens = document["blocks"], document["tokens"]
+    figure = _figure(9.0, 3.0)
+    axes = figure.subplots(1, 3 if tokens else 2)
+    place = range(1, len(blocks) + 1)
+    axes[0].plot(place, [b["branch"] / b["state"] for b in blocks], "o-", color=COLOURS[0], label="|F(x)| / |x|")
+    axes[0].plot(place, [b["jacobian"] for b in blocks], "s-", color=COLOURS[1], label="|F'|")
+    axes[0].set(title="branches", xlabel="block", yscale="log")
+    for key, label, colour in (("change", "raw", COLOURS[0]), ("aligned", "aligned", COLOURS[2])):
+        points = [(i, b[key]) for i, b in zip(place, blocks, strict=True) if key in b]
+        axes[1].plot(*zip(*points, strict=True), "o-", color=colour, label=label) if points else None
+    axes[1].axhline(2**0.5, color=INK, linewidth=0.6, linestyle=":")
+    axes[1].set(title="change of weights to the next block", xlabel="block", ylim=(0, None))
+    if tokens:
+        place = range(1, len(tokens) + 1)
+        axes[2].plot(place, [t["rank"] for t in tokens], "o-", color=COLOURS[0], label="with shortcuts")
+        axes[2].plot(place, [t["rank_without"] for t in tokens], "s-", color=COLOURS[1], label="without")
+        axes[2].set(title="effective rank of the tokens", xlabel="block", ylim=(0, None))
+    for ax in axes:
+        ax.legend()
+        ax.grid(axis="y")
+    return figure

@@ -133,6 +133,14 @@ class Family:
     def stacks(self) -> list[Stack]:
         raise self.refusal("depth", "it has no residual blocks, and without a shortcut no new layer is the identity")
 
+    def rows(self) -> list[Stack]:
+        """The stacks to look at, also where none can grow."""
+        return self.stacks()
+
+    def hidden(self) -> tuple[tuple[str, str], ...]:
+        """Of a block, the weights that write and that read hidden units whose order is free: rows and columns."""
+        return ()
+
     def feed_forwards(self) -> list[FeedForward]:
         raise self.refusal("feed_forward", "it has no position-wise layers")
 

@@ -40,6 +40,10 @@ class ResNet(Family):
     def with_depths(self, depths: Sequence[int]) -> Family:
         return self.clone(replace(self.config, depths=tuple(depths)))
 
+    def hidden(self) -> tuple[tuple[str, str], ...]:
+        pair = ("conv1.weight", "conv2.weight")
+        return (pair,) if self.config.cardinality == 1 else ()
+
     def channels(self) -> list[Channels]:
         """The inner channels of each block. The groups of a ResNeXt are copied whole: its cardinality grows."""
         c = self.config
@@ -92,6 +96,9 @@ class WideResNet(Family):
 
     def with_depths(self, depths: Sequence[int]) -> Family:
         return self.clone(replace(self.config, depths=tuple(depths)))
+
+    def hidden(self) -> tuple[tuple[str, str], ...]:
+        return (("conv1.weight", "conv2.weight"),)
 
     def channels(self) -> list[Channels]:
         return whole_network(self.build(), first="conv1")
@@ -202,6 +209,9 @@ class ViT(Family):
         readers.append(Matrix("pre_logits.0" if self.config.representation is not None else "head"))
         return Stream(self.config.width, tuple(writers), tuple(readers))
 
+    def hidden(self) -> tuple[tuple[str, str], ...]:
+        return (("fc1.weight", "fc2.weight"),)
+
     def patches(self) -> tuple[str, str]:
         return "patch_embed.weight", "position_embedding"
 
@@ -274,6 +284,13 @@ class Transformer(Family):
             "the sinusoids of a wider embedding are not copies of those of the old one",
             "feed_forward, heads and head_width can grow",
         )
+
+    def rows(self) -> list[Stack]:
+        pre = self.clone(replace(self.config, norm="pre"))
+        return pre.stacks()
+
+    def hidden(self) -> tuple[tuple[str, str], ...]:
+        return (("fc1.weight", "fc2.weight"),)
 
     def with_depths(self, depths: Sequence[int]) -> Family:
         return self.clone(replace(self.config, encoder_layers=depths[0], decoder_layers=depths[1]))
