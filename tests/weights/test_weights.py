@@ -193,6 +193,31 @@ def test_shipped_weights_say_where_they_are_from(name):
     assert file.score_scale == recipe["loss"]["scale"]
 
 
+@pytest.mark.parametrize("name", SHIPPED)
+def test_show_prints_where_shipped_weights_are_from(name, ok):
+    file, (measure, _) = weights.find(name), SHIPPED[name]
+    metadata = weights.read_metadata(file.path)
+    (found,) = json.loads(ok(f"show {name} --json"))["provenance"]
+    assert found["file"] == file.path.name and found["recipe"] == metadata["recipe"]
+    made = json.loads(metadata.get("provenance", "{}"))
+    assert found["commit_of"] == ("training" if made else "stamping")
+    assert found["commit"] == made.get("commit", metadata.get("commit"))
+    line = next(line for line in ok(f"show {name}").splitlines() if line.startswith(file.path.name))
+    assert f"{json.loads(metadata['result'])[measure]:.2f}" in line and f"seed {metadata['seed']}" in line
+    assert ("not recorded" in line) == (not made) and found["commit"][:12] in line
+
+
+def test_a_recorded_commit_is_told_from_a_stamped_one(tmp_path):
+    from lamina.weights.provenance import provenance, sentence
+
+    made = {"commit": "a" * 40, "dirty": True}
+    metadata = {"data": "mnist", "seed": "1", "epochs": "2", "torch": "2.13.0", "commit": "b" * 40}
+    save_file({"x": torch.zeros(1)}, tmp_path / "new.safetensors", metadata | {"provenance": json.dumps(made)})
+    found = provenance(tmp_path / "new.safetensors")
+    assert (found["commit"], found["commit_of"], found["dirty"]) == ("a" * 40, "training", True)
+    assert sentence(found).endswith("commit aaaaaaaaaaaa with changes")
+
+
 def test_shipped_weights_are_small():
     folder = weights.find("lenet5").path.parent
     assert sum(path.stat().st_size for path in folder.iterdir()) < 25_000_000
