@@ -26,8 +26,8 @@ def evaluate(
     batch: int = 100,
     **options: Any,
 ) -> dict[str, Any]:
-    """{"model", "weights", "data", "protocol", "count", "top1", "top5"} on a data set's test split or a folder of pictures:
-    one centre crop a picture; percent, rounded to four places. A Transformer's, on a corpus, has "bleu" (beam 5) and
+    """{"model", "weights", "data", "protocol", "count", "top1", "top5"} on a data set's test split or a folder of images:
+    one centre crop per image; percent, rounded to four places. A Transformer's, on a corpus, has "bleu" (beam 5) and
     "bleu_greedy" in place of the last two. `options` are those of `Session`, or of `bleu`.
     """
     file = trained.place(name)
@@ -40,27 +40,12 @@ def evaluate(
     if batch < 1:
         raise InputError(f"--batch is a positive number, not {batch}")
     if str(data) in registry.names("text"):
-        raise InputError(f"{name} takes pictures, and {data} holds sentences: the Transformers take them")
+        raise InputError(f"{name} takes images, and {data} holds sentences: the Transformers take them")
     known = registry.names("images")
     if str(data) not in known and not os.path.exists(data):
         raise InputError(f"{data}: no such folder, nor one of the data sets {', '.join(known)}")
     net = Session(name, weights, **options)
-    if str(data) in known:
-        pixels, labels = registry.DATASETS[str(data)].load("test")
-        side = pixels.shape[-1] + 2 * net.image.pad
-        if side != net.image.size or pixels.shape[1] != len(net.image.channels):
-            raise InputError(
-                f"{data} has {pixels.shape[1]}x{pixels.shape[-1]}x{pixels.shape[-1]} pictures, and {name} takes "
-                f"{len(net.image.channels)}x{net.image.size}x{net.image.size}"
-            )
-        batches = ((from_pixels(p, net.image), y) for p, y in zip(pixels.split(batch), labels.split(batch), strict=True))
-        protocol = f"test split, whole pictures of {pixels.shape[-1]}x{pixels.shape[-1]}"
-    else:
-        paths, numbers = folder.load(data)
-        labels = torch.tensor(numbers)
-        batches = _decoded(net, paths, labels, batch)
-        resized = f"resized to {net.image.resize}, " if net.image.resize else ""
-        protocol = f"{resized}1 centre crop of {net.image.inner}"
+    labels, batches, protocol = (_data_set if str(data) in known else _folder)(net, name, str(data), batch)
     right1 = right5 = 0
     for x, y in track(batches, "batches", -(-len(labels) // batch)):
         scores = net.scores(x)
@@ -78,6 +63,26 @@ def evaluate(
         "top1": round(100 * right1 / len(labels), 4),
         "top5": round(100 * right5 / len(labels), 4),
     }
+
+
+Labelled = tuple[Tensor, Iterator[tuple[Tensor, Tensor]], str]  # all labels, batches of images and labels, the protocol
+
+
+def _data_set(net: Session, name: str, data: str, batch: int) -> Labelled:
+    pixels, labels = registry.DATASETS[data].load("test")
+    side, spec = pixels.shape[-1], net.image
+    if side + 2 * spec.pad != spec.size or pixels.shape[1] != len(spec.channels):
+        takes = f"{len(spec.channels)}x{spec.size}x{spec.size}"
+        raise InputError(f"{data} has {pixels.shape[1]}x{side}x{side} images, and {name} takes {takes}")
+    batches = ((from_pixels(p, spec), y) for p, y in zip(pixels.split(batch), labels.split(batch), strict=True))
+    return labels, batches, f"test split, whole images of {side}x{side}"
+
+
+def _folder(net: Session, name: str, data: str, batch: int) -> Labelled:
+    paths, numbers = folder.load(data)
+    labels = torch.tensor(numbers)
+    resized = f"resized to {net.image.resize}, " if net.image.resize else ""
+    return labels, _decoded(net, paths, labels, batch), f"{resized}1 centre crop of {net.image.inner}"
 
 
 def _decoded(net: Session, paths: list[Path], labels: Tensor, batch: int) -> Iterator[tuple[Tensor, Tensor]]:

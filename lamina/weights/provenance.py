@@ -8,7 +8,7 @@ from lamina.weights.files import read_metadata
 
 
 def provenance(path: Path) -> dict[str, Any]:
-    """{"file", "data", "seed", "epochs", "torch", "result", "recipe", "commit", "commit_of"} of a file that `lamina train` wrote.
+    """{"file", "data", "seed", "epochs", "torch", "recipe", "result", "commit", "commit_of"} of a file of `lamina train`.
 
     "result" is what `lamina eval` gave on the test split. "commit" is that of the code; "commit_of" is "training" where the
     run recorded it at its start ("dirty" then says whether the code differed from it), else "stamping": files of earlier
