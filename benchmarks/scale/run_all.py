@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 Job = dict[str, Any]
+LAST = {"resnet_cifar": 1}  # what takes longest, when going on
 
 
 def jobs_of_seed_0() -> list[Job]:
@@ -111,6 +112,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=280, help="begin no run after so many")
     parser.add_argument("--scale", type=float, default=1.0, help="of every budget")
     parser.add_argument("--only", default="", help="experiments, separated by commas")
+    parser.add_argument("--go-on", type=Path, help="an older record: its runs are kept, and what is missing is done")
     parser.add_argument("--smoke", action="store_true", help="a few steps of everything")
     arguments = parser.parse_args()
     arguments.workers = arguments.workers or (8 if arguments.device.startswith("cuda") else 2)
@@ -123,6 +125,14 @@ def main() -> None:
     if arguments.smoke:
         waiting = [job for job in waiting if job["seed"] == 0 and job.get("lr", 3e-3) == 3e-3]
     record: dict[str, Any] = {"provenance": provenance(arguments), "rows": [], "left_out": []}
+    if arguments.go_on:
+        older = json.loads(arguments.go_on.read_text())
+        record["rows"], record["older"] = older["rows"], [*older.get("older", []), older["provenance"]]
+        done = {key(row) for row in record["rows"]}
+        for row in list(record["rows"]):
+            waiting += [job for job in followers(record["rows"], row) if job not in waiting]
+        waiting = [job for job in waiting if key(job) not in done and (wanted is None or job["experiment"] in wanted)]
+        waiting.sort(key=lambda job: LAST.get(job["experiment"], 0))
     context = multiprocessing.get_context("spawn")
     with context.Pool(arguments.workers) as pool:
         running: list[Any] = []
@@ -146,6 +156,10 @@ def main() -> None:
         record["left_out"] = waiting
         save(record, arguments.out, begin)
         pool.terminate()
+
+
+def key(job: Job) -> tuple[Any, ...]:
+    return tuple(job.get(name) for name in ("experiment", "arm", "finer", "lr", "seed"))
 
 
 def tell(row: Job, elapsed: float) -> None:
