@@ -88,7 +88,9 @@ TABLE = {
     # What follows training is evaluated as any weights are; nothing of `lamina.infer` or `lamina.report` imports training.
     "lamina.train.finish": Row(lamina=("lamina.infer", "lamina.report"), third=("safetensors",)),
     "lamina.scale": Row(lamina=("lamina.zoo",), third=("torch", "numpy")),
-    "lamina.scale.schedule": Row(lamina=("lamina.zoo", "lamina.tracing", "lamina.cost", "lamina.train"), third=("torch",)),
+    "lamina.scale.schedule": Row(
+        lamina=("lamina.zoo", "lamina.weights", "lamina.tracing", "lamina.cost", "lamina.train"), third=("torch", "msgspec")
+    ),
     "lamina.report": Row(third=("rich", "matplotlib", "jinja2")),
     "lamina.lecture": Row(lamina=ANY, third=CORE, never=("lamina.cli",)),
     "lamina.cli": Row(lamina=ANY, third=CORE),

@@ -8,7 +8,7 @@ import typer
 
 from lamina.cli.options import Device, Json
 from lamina.cli.output import print_json
-from lamina.errors import LaminaError
+from lamina.errors import InputError, LaminaError
 from lamina.extras import install_command
 
 Out = Annotated[Path | None, typer.Option("--out", metavar="FOLDER", help="The run's folder; by default runs/RECIPE.")]
@@ -51,10 +51,19 @@ def train(
         plan = launch.starting(plan, start)
     folder = out or Path("runs") / Path(recipe).stem
     processes = launch.Processes(nproc, nodes, rendezvous, shard, threads, device)
+    if plan.levels and processes.several:
+        raise InputError("levels run in one process: leave --nproc and --nodes out")
     launch.keep_freed_memory()
     try:
         if processes.several and not launch.is_worker():
             launch.spawn(sys.argv[1:], processes)
+        elif plan.levels:
+            from lamina.scale.schedule import schedule
+            from lamina.train.finish import finish
+
+            plan, folder = schedule(plan, folder, data, processes, resume, _logger(folder, tensorboard, quiet=json))
+            result = finish(plan, folder, data)
+            print_json(result) if json else _show(result)
         elif launch.train(plan, folder, data, processes, resume, _logger(folder, tensorboard, quiet=json)):
             from lamina.train.finish import finish
 
@@ -83,12 +92,15 @@ def _logger(folder: Path, tensorboard: bool, quiet: bool) -> Any:
             raise LaminaError(f"--tensorboard needs the tensorboard package: {install_command('logging')}") from error
 
     def log(row: dict[str, Any]) -> None:
-        if open_events is not None:
+        if open_events is not None and "level" not in row:
             with open_events(str(folder / "tensorboard")) as writer:
                 for key, value in row.items():
                     if key not in ("step", "epoch"):
                         writer.add_scalar(key, value, row["step"])
-        if not quiet:
+        if not quiet and "level" in row:
+            size = ", ".join(f"{k} = {v}" for k, v in row["changes"].items())
+            print(f"level {row['level']}  {row['network']} ({size}), {row['macs']:.3g} MACs", flush=True)
+        elif not quiet:
             percent = {k: v for k, v in row.items() if k.endswith(("top1", "token_accuracy"))}
             losses = {k: v for k, v in row.items() if k.endswith("loss")}
             parts = [f"{k.replace('_', ' ')} {v:.4f}" for k, v in losses.items()]

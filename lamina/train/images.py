@@ -29,6 +29,10 @@ class Images:
         if self.spec.channels == "L" and pixels.shape[1] != 1:
             raise InputError(f"recipe: {recipe.data} has colours, and image.channels is L")
         side, pad, size = pixels.shape[-1], self.spec.pad, self.spec.size
+        if (inner := size - 2 * pad) > 0 and side > inner and side % inner == 0:  # the coarse level of a multilevel run
+            factor, side = side // inner, inner
+            means = pixels.unflatten(3, (inner, factor)).unflatten(2, (inner, factor)).float().mean((3, 5))
+            pixels = means.round().to(torch.uint8)
         if side + 2 * pad != size:
             raise InputError(
                 f"recipe: {recipe.data} has pictures of {side}x{side}; image.size = {size} with image.pad = {pad} does not fit"

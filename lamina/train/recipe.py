@@ -102,6 +102,21 @@ class Mark(Struct, frozen=True, forbid_unknown_fields=True):
     source: str
 
 
+class Level(Struct, frozen=True, forbid_unknown_fields=True):
+    """A level of multilevel training (lamina/scale/schedule.py): so many epochs, or as many steps as `macs`
+    multiply-accumulates pay for, after growing by these factors from the level before."""
+
+    epochs: AtLeastOne | None = None
+    macs: Positive | None = None
+    grow: dict[str, AtLeastOne] = {}
+    operator: dict[str, str] = {}
+    warmup: Count | None = None  # steps; by default the recipe's
+
+    def __post_init__(self) -> None:
+        if self.epochs is not None and self.macs is not None:
+            raise InputError("a level lasts for epochs or for macs: give one")
+
+
 class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     """`batch` is in images, or for text in tokens of the longer side. `validation` samples are held out of the training split
     by seed; with `select = "best"` they choose the epoch, and the test split never does."""
@@ -120,6 +135,7 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     mark: Mark | None = None
     image: dict[str, Any] = {}  # as in a weight file: lamina.data.image.ImageSpec
     changes: dict[str, Any] = {}  # of the network's configuration
+    levels: tuple[Level, ...] = ()
     start: str | None = None  # weights to begin with: a run's or a grown network's folder or file, or a zoo name
     steps: AtLeastOne | None = None  # stop after so many, if that comes before the last epoch
     samples: AtLeastOne | None = None  # train on so many of the training split, chosen by seed
