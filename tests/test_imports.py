@@ -75,8 +75,12 @@ TABLE = {
     "lamina.infer.translate": Row(
         lamina=("lamina.zoo", "lamina.weights", "lamina.data"), third=("torch",), lazy=("sacrebleu",)
     ),
-    "lamina.infer.bench": Row(
-        lamina=("lamina.zoo", "lamina.weights", "lamina.data", "lamina.tracing", "lamina.hardware.roofline"), third=("torch",)
+    **dict.fromkeys(
+        ("lamina.infer.bench", "lamina.infer.layers"),
+        Row(
+            lamina=("lamina.zoo", "lamina.weights", "lamina.data", "lamina.tracing", "lamina.hardware.roofline"),
+            third=("torch",),
+        ),
     ),
     "lamina.hardware": Row(third=("numpy", "msgspec"), lazy=("ray",)),
     # A recipe names its network, and running one builds it; training itself gets a module.

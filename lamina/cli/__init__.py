@@ -8,6 +8,7 @@ import typer
 
 from lamina import __version__
 from lamina.cli import (
+    bench,
     compare,
     cost,
     demo,
@@ -47,6 +48,7 @@ app.command("fit")(fit.fit)
 app.command("roofline")(roofline.roofline)
 app.command("run")(run.run)
 app.command("translate")(translate.translate)
+app.command("bench")(bench.bench)
 app.command("export")(export.export)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)

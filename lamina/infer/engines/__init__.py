@@ -32,14 +32,20 @@ def installed() -> list[str]:
     return [name for name, (_, library, _) in ENGINES.items() if find_spec(library) is not None]
 
 
-def start(name: str, program: Program) -> Engine:
-    """The engine `name` with the network loaded. Raises `InputError` for an engine that is not known or not installed, and
-    `LaminaError` where the engine cannot take the network; one line each."""
+def check(name: str) -> None:
+    """Raises `InputError` for an engine that is not known or not installed."""
     if name not in ENGINES:
         raise InputError(f"there is no engine {name!r}: there are {', '.join(ENGINES)}, and auto")
-    module, library, extra = ENGINES[name]
+    _, library, extra = ENGINES[name]
     if find_spec(library) is None:
         from lamina.extras import install_command
 
         raise InputError(f"the engine {name} needs {library}: {install_command(extra)}")
+
+
+def start(name: str, program: Program) -> Engine:
+    """The engine `name` with the network loaded. Raises what `check` does, and `LaminaError` where the engine cannot take the
+    network; one line each."""
+    check(name)
+    module = ENGINES[name][0]
     return import_module(f"lamina.infer.engines.{module}").start(program)
