@@ -22,7 +22,7 @@ from lamina.lecture import claims, degradation, slides
 from lamina.lecture.degradation import NETWORKS
 from lamina.train import images, launch, loop
 from lamina.train.recipe import Recipe, parse
-from lamina.weights.files import load
+from lamina.weights.loading import load
 from lamina.zoo import registry
 
 ROOT = Path(__file__).parents[1]

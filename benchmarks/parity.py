@@ -2,7 +2,7 @@
 
 make parity, or .parity/bin/python benchmarks/parity.py [--only SUBSTRING]
 
-The weights pass through `lamina.weights.files.fit`, as a file of that library would. Each difference is the largest one over
+The weights pass through `lamina.weights.fitting.fit`, as a file of that library would. Each difference is the largest one over
 the largest magnitude: of the logits in evaluation; of the logits (auxiliary heads' too) and of the running statistics
 behind them in training mode, without dropout; and for one network a family of the parameters' gradients.
 """
@@ -27,7 +27,7 @@ import transformers
 from torch import Tensor, nn
 
 from lamina.infer import generate
-from lamina.weights import files as weights
+from lamina.weights import fitting, reading
 from lamina.zoo import registry
 
 BOUND = 1e-4
@@ -149,7 +149,7 @@ def build(pair: Pair) -> tuple[Any, dict[str, Tensor]]:
         with TemporaryDirectory() as folder:
             file = write_npz(pair, folder)
             net.load_pretrained(file)
-            return net, weights.read_state(Path(file))
+            return net, reading.read_state(Path(file))
     if isinstance(net, transformers.MarianMTModel):
         net.final_logits_bias.requires_grad_().data.normal_(std=0.3)  # a parameter of ours
         for layer in net.model.decoder.layers:  # a next token that depends on the last one more than on the source:
@@ -206,7 +206,7 @@ def fit(pair: Pair, state: Mapping[str, Tensor]) -> Any:
     for new, old in pair.keys:
         state = {re.sub(new, old, key): value for key, value in state.items()}
     net = registry.assemble(pair.ours, **pair.changes)
-    weights.fit(pair.ours, net, state, pair.source)
+    fitting.fit(pair.ours, net, state, pair.source)
     return net
 
 

@@ -17,7 +17,7 @@ _PUBLIC = {
     "build": ("lamina.zoo.registry", "build"),
     "names": ("lamina.zoo.registry", "names"),
     "spec": ("lamina.zoo.registry", "spec"),
-    "load": ("lamina.weights.files", "load"),
+    "load": ("lamina.weights.loading", "load"),
     "features": ("lamina.weights.features", "features"),
     "trace": ("lamina.tracing.tracer", "trace"),
     "register": ("lamina.tracing.custom", "register"),
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from lamina.tracing.custom import register
     from lamina.tracing.tracer import trace
     from lamina.weights.features import features
-    from lamina.weights.files import load
+    from lamina.weights.loading import load
     from lamina.workload import Workload
     from lamina.zoo.registry import build, names, spec
 

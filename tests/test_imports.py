@@ -56,7 +56,7 @@ TABLE = {
     ),
     "lamina.zoo": Row(third=("torch",)),
     "lamina.weights": Row(
-        lamina=("lamina.zoo", "lamina.data.registry"), third=("torch", "safetensors", "huggingface_hub"), lazy=("numpy",)
+        lamina=("lamina.zoo", "lamina.data"), third=("torch", "safetensors", "huggingface_hub"), lazy=("numpy",)
     ),
     "lamina.data": Row(third=("torch", "numpy", "PIL", "tokenizers", "msgspec")),
     "lamina.cost": Row(),

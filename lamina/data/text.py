@@ -21,6 +21,8 @@ def _library() -> Any:
 class Codec:
     """A byte-level byte-pair encoding: no text is unknown to it, and `decode(encode(text))` is the text (in NFC)."""
 
+    pad, start, end = PAD, START, END
+
     def __init__(self, tokenizer: Any):
         self.tokenizer = tokenizer
 
@@ -63,6 +65,10 @@ class Codec:
     def encode(self, sentences: Sequence[str]) -> list[list[int]]:
         """Token ids of each sentence, without start and end. Special tokens written out in a text are text."""
         return [e.ids for e in self.tokenizer.encode_batch([_plain(s) for s in sentences], add_special_tokens=False)]
+
+    def sources(self, sentences: Sequence[str]) -> list[list[int]]:
+        """The same as an encoder takes it, with the end token."""
+        return [[*row, END] for row in self.encode(sentences)]
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(list(ids), skip_special_tokens=True).strip()

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from lamina.data import registry as data_sets
 from lamina.data.image import ImageSpec, from_pixels
 from lamina.errors import InputError, LaminaError
-from lamina.weights import files as weight_files
-from lamina.weights import trained
+from lamina.weights import describing, finding, loading, reading, trained
 from lamina.zoo import registry
 
 LENGTHS = 12, 10  # tokens of the sentences that a Transformer is tried on
@@ -24,7 +23,7 @@ class Loaded:
     name: str  # as it was asked for
     network: str  # the zoo's name
     module: nn.Module
-    file: weight_files.WeightFile
+    file: describing.WeightFile
     metadata: dict[str, str]
 
     @property
@@ -35,9 +34,9 @@ class Loaded:
 def load(model: str, weights: str | None = None) -> Loaded:
     """A zoo name with its weights, or what `lamina train` and `lamina grow` wrote."""
     network, place = trained.network(model, weights)
-    file = weight_files.find(network, place)
-    module = weight_files.load(network, file)
-    return Loaded(model, network, module, file, weight_files.read_metadata(file.path))
+    file = finding.find(network, place)
+    module = loading.load(network, file)
+    return Loaded(model, network, module, file, reading.read_metadata(file.path))
 
 
 def inputs(loaded: Loaded, data: str | None, samples: int) -> tuple[Any, Tensor | None, str]:

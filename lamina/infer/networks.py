@@ -13,8 +13,7 @@ from lamina.data.image import ImageSpec
 from lamina.data.registry import class_names
 from lamina.errors import InputError, LaminaError, first_line
 from lamina.extras import install_command
-from lamina.weights import files as weight_files
-from lamina.weights import trained
+from lamina.weights import describing, finding, hub, loading, reading, trained
 from lamina.zoo import registry
 
 if TYPE_CHECKING:
@@ -82,13 +81,13 @@ def _zoo(name: str, weights: str | Path | None, device: str) -> Network:
     if str(weights) == RANDOM:
         torch.manual_seed(0)
         module = registry.build(name).eval().to(device)
-        image = None if entry.family == "transformer" else ImageSpec.of(weight_files.default_image(entry))
-        classes = () if image is None else class_names(weight_files.default_classes(entry))
+        image = None if entry.family == "transformer" else ImageSpec.of(describing.default_image(entry))
+        classes = () if image is None else class_names(describing.default_data(entry))
         return Network(name, RANDOM, _example(name), module, image=image, classes=classes)
-    file = weight_files.find(name, weights)
-    module = weight_files.load(name, file, device=device)
+    file = finding.find(name, weights)
+    module = loading.load(name, file, device=device)
     if entry.family == "transformer":
-        metadata = weight_files.read_metadata(file.path)
+        metadata = reading.read_metadata(file.path)
         text = {key: metadata[key] for key in ("tokenizer", "source", "target") if key in metadata}
         return Network(name, file.name, _example(name), module, text=text)
     spec = ImageSpec.of(file.image)
@@ -119,7 +118,7 @@ def _timm(model: str, weights: str | Path | None) -> Network:
         hint = "; give --weights FILE, or --weights random for timings" if weights is None else ""
         raise LaminaError(f"{model}: its weights cannot be had: {first_line(error)}{hint}") from error
     settings = {**module.pretrained_cfg, "input_size": list(module.pretrained_cfg["input_size"])}
-    image = ImageSpec.of(weight_files.hub_image({"pretrained_cfg": settings}))
+    image = ImageSpec.of(hub.hub_image({"pretrained_cfg": settings}))
     classes = class_names("imagenet") if getattr(module, "num_classes", 0) == 1000 else ()
     example = (torch.randn(1, *settings["input_size"]),)
     return Network(model, RANDOM if weights == RANDOM else file or "pretrained", example, module, None, image, classes)

@@ -3,33 +3,53 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from lamina.data import parallel_text
-from lamina.data.text import END, PAD, START, Codec
+from lamina.data.text import Codec
 from lamina.errors import InputError, LaminaError
 from lamina.extras import install_command
 from lamina.infer.generate import Hypothesis, beam_search, greedy, pad
 from lamina.progress import track
-from lamina.weights import files as weight_files
-from lamina.weights import trained
+from lamina.weights import ctranslate2, finding, loading, reading, trained
+from lamina.weights.vocabulary import read_vocabulary
 
 BATCH = 64  # sentences decoded together
 LENGTH = 2.0, 10  # a translation has at most this many tokens for each of the source, and so many more
 
 
+class Encoding(Protocol):
+    """Text as the numbers of tokens: `lamina.data.text.Codec`, or the vocabulary of a CTranslate2 model."""
+
+    @property
+    def pad(self) -> int: ...
+    @property
+    def start(self) -> int:
+        """The token that a target begins with."""
+        ...
+
+    @property
+    def end(self) -> int: ...
+
+    def sources(self, sentences: Sequence[str]) -> list[list[int]]:
+        """Each sentence as the encoder takes it, with the tokens that it wants around it."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+
 @dataclass(frozen=True)
 class Translator:
-    """A network of the Transformer's family with the byte-pair encoding that it was trained with."""
+    """A network of the Transformer's family with the encoding that it was trained with."""
 
     name: str
     weights: str
     module: nn.Module
-    codec: Codec
-    source: str  # languages
+    codec: Encoding
+    source: str  # languages, "" where nobody says
     target: str
     device: torch.device
 
@@ -40,7 +60,7 @@ class Translator:
         for number, sentence in enumerate(sentences, 1):
             if not sentence.strip():
                 raise InputError(f"sentence {number} is empty: there is nothing to translate")
-        ids = [[*row, END] for row in self.codec.encode(sentences)]
+        ids = self.codec.sources(sentences)
         bound: int = self.module.config.max_length  # type: ignore
         for sentence, row in zip(sentences, ids, strict=True):
             if len(row) > bound:
@@ -51,9 +71,9 @@ class Translator:
         parts = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
         found: dict[int, Hypothesis] = {}
         for part in track(parts, "sentences"):
-            source, padding = pad([ids[i] for i in part], PAD)
+            source, padding = pad([ids[i] for i in part], self.codec.pad)
             longest = min(bound, int(LENGTH[0] * source.shape[1]) + LENGTH[1])
-            where = (source.to(self.device), START, END, padding.to(self.device))
+            where = (source.to(self.device), self.codec.start, self.codec.end, padding.to(self.device))
             if beams == 1:
                 best = greedy(self.module, *where, max_length=longest, length_penalty=length_penalty)  # type: ignore[arg-type]
             else:
@@ -67,13 +87,17 @@ class Translator:
 
 
 def translator(name: str, weights: str | Path | None = None, device: str = "cpu") -> Translator:
-    """`weights` as in `lamina.load`; the file's metadata hold the encoding and the languages."""
+    """`name` and `weights` as in `lamina.load`; the file's metadata hold the encoding and the languages, the folder of a
+    CTranslate2 model holds a vocabulary."""
+    if ctranslate2.is_model(name):
+        module = loading.load(name, weights, device=device)
+        return Translator(name, name, module, read_vocabulary(name), "", "", torch.device(device))
     name, weights = trained.network(name, weights)
-    file = weight_files.find(name, weights)
-    metadata = weight_files.read_metadata(file.path)
-    if "tokenizer" not in metadata:
+    file = finding.find(name, weights)
+    metadata = reading.read_metadata(file.path)
+    if not {"tokenizer", "source", "target"} <= set(metadata):
         raise InputError(f"{file.name} holds no tokenizer: translation takes weights that `lamina train` wrote for a corpus")
-    module = weight_files.load(name, file, device=device)
+    module = loading.load(name, file, device=device)
     codec = Codec.read(metadata["tokenizer"])
     return Translator(name, file.name, module, codec, metadata["source"], metadata["target"], torch.device(device))
 

@@ -25,8 +25,7 @@ from lamina.tracing.tracer import trace
 from lamina.train import launch
 from lamina.train.loop import METRICS, WEIGHTS
 from lamina.train.recipe import Level, Recipe
-from lamina.weights import files as weight_files
-from lamina.weights import trained
+from lamina.weights import finding, loading, reading, trained
 from lamina.zoo import registry
 
 LEVELS = "levels.json"
@@ -79,7 +78,7 @@ def at(recipe: Recipe, level: Level, number: int, out: Path, before: Recipe) -> 
             raise InputError("levels: the first level is the recipe's own network, and grows from none")
         return msgspec.structs.replace(recipe, **changed)
     file = grown(out / f"level-{number}", out / f"start-{number + 1}", level)
-    changed["image"] = json.loads(weight_files.read_metadata(file)["image"])
+    changed["image"] = json.loads(reading.read_metadata(file)["image"])
     # The file says what its network is: the recipe's own changes are of the first level.
     return launch.starting(msgspec.structs.replace(recipe, changes={}, **changed), str(file))
 
@@ -90,10 +89,10 @@ def grown(source: Path, target: Path, level: Level) -> Path:
     if file.is_file():
         return file
     network, place = trained.network(str(source))
-    found = weight_files.find(network, place)
-    old = weight_files.load(network, found)
+    found = finding.find(network, place)
+    old = loading.load(network, found)
     result = grow(old, **level.grow, operator=level.operator)
-    metadata = weight_files.read_metadata(found.path)
+    metadata = reading.read_metadata(found.path)
     image = dict(json.loads(metadata["image"]))
     sizes = [getattr(m.config, "img_size", None) for m in (old, result.module)]
     if image and sizes[0] != sizes[1] and None not in sizes:

@@ -7,6 +7,7 @@ Networks are built on the meta device: no weight is allocated, read or downloade
 from pathlib import Path
 
 from lamina.errors import InputError
+from lamina.sources.ctranslate2 import CTranslate2
 from lamina.sources.huggingface import HuggingFace
 from lamina.sources.onnx import Onnx
 from lamina.sources.python import Python
@@ -19,7 +20,7 @@ from lamina.sources.zoo import Zoo
 __all__ = ["FORMS", "ORIGINS", "Input", "Shape", "Shapes", "Source", "resolve", "without_weights", "written"]
 
 # The origins of networks; the first that claims a text reads it.
-ORIGINS: tuple[type[Source], ...] = (Zoo, Timm, HuggingFace, Onnx, Trained, Python)
+ORIGINS: tuple[type[Source], ...] = (Zoo, Timm, HuggingFace, Onnx, Trained, CTranslate2, Python)
 FORMS = ", ".join(origin.form for origin in ORIGINS)  # "a zoo name, timm:NAME, ..."
 
 CHECKPOINTS = (".pt", ".pth", ".th", ".bin", ".ckpt", ".safetensors", ".pt2", ".ptl", ".pkl", ".pickle", ".gguf", ".h5", ".npz")

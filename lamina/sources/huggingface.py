@@ -168,7 +168,7 @@ def _limited(owner: Any, config: Any, keys: int) -> dict[str, int]:
 
 def _fetch(model: str, where: str) -> Path:
     """The config.json of a repository of the hub, from the library's cache if it is there."""
-    from lamina.weights.files import hub_answers
+    from lamina.weights.hub import hub_answers
 
     try:
         from huggingface_hub import hf_hub_download

@@ -37,7 +37,7 @@ def without_weights(build: Callable[[], T]) -> T:
 
 def with_values(name: str, module: "nn.Module", weights: str | Path | None) -> "nn.Module":
     """The module in evaluation mode with the weights of this file, if there is one, whose names are the module's own."""
-    from lamina.weights.files import read_state
+    from lamina.weights.reading import read_state
 
     if weights is not None:
         if not Path(weights).is_file():

@@ -185,9 +185,9 @@ def network(recipe: Recipe) -> nn.Module:
     changes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in recipe.changes.items()}
     try:
         if recipe.start is not None:
-            from lamina.weights import files as weight_files
+            from lamina.weights import loading
 
-            return weight_files.load(recipe.network, _start(recipe.start)[1], **changes).train()
+            return loading.load(recipe.network, _start(recipe.start)[1], **changes).train()
         return build(recipe.network, **changes)
     except (TypeError, ArithmeticError) as error:  # a string for a number, a width of 0
         raise InputError(f"recipe: {recipe.network} cannot be built with its changes ({first_line(error)})") from error
@@ -206,18 +206,17 @@ def starting(recipe: Recipe, model: str) -> Recipe:
 
 def _start(model: str) -> tuple[str, Any]:
     """The zoo's name and the weight file of what a run starts from."""
-    from lamina.weights import files as weight_files
-    from lamina.weights import trained
+    from lamina.weights import finding, trained
 
     name, place = trained.network(model)
-    return name, weight_files.find(name, place)
+    return name, finding.find(name, place)
 
 
 def check_encoding(recipe: Recipe, samples: Task) -> None:
     """Refuse weights that know the tokens of another encoding."""
     if recipe.start is None or recipe.text is None:
         return
-    from lamina.weights.files import read_metadata
+    from lamina.weights.reading import read_metadata
 
     there = read_metadata(_start(recipe.start)[1].path).get("tokenizer")
     if there != getattr(samples, "metadata", {}).get("tokenizer"):

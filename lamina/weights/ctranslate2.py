@@ -13,11 +13,13 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lamina.errors import LaminaError
+from lamina import units
+from lamina.errors import LaminaError, first_line
 from lamina.zoo.transformer import Config, Net
 
 VERSIONS = range(2, 7)
@@ -29,6 +31,7 @@ RELU, SWISH = 0, 2  # CTranslate2's numbers of the activations that `transformer
 READ = ("num_heads", "pre_norm", "activation")  # settings that the `Config` follows
 IDLE = ("embeddings_merge", "alignment_heads", "alignment_layer")  # and those that change nothing here
 SCALES = ("scale_embeddings", "multiply_by_sqrt_depth")  # 1 or sqrt(d_model) itself: the paper's; any other is refused
+AXES = 4  # that a tensor has at most
 EPSILON = 1e-5  # of the norms, unless the model's config.json says otherwise
 
 
@@ -51,7 +54,7 @@ class Reader:
     def take(self, count: int) -> bytes:
         part = self.data[self.place : self.place + count]
         if len(part) < count:
-            raise LaminaError(f"{self.path} is cut short or no CTranslate2 model: it ends at byte {len(self.data)}")
+            raise LaminaError(f"{self.path} is cut short or not a CTranslate2 model: it ends at byte {len(self.data)}")
         self.place += count
         return part
 
@@ -59,7 +62,11 @@ class Reader:
         return struct.unpack("<" + form, self.take(struct.calcsize("<" + form)))[0]
 
     def text(self) -> str:
-        return self.take(self.number("H")).rstrip(b"\0").decode(errors="replace")
+        place = self.place
+        text = self.take(self.number("H")).rstrip(b"\0").decode(errors="replace")
+        if not text.isprintable():
+            raise LaminaError(f"{self.path} is damaged: there is no name at byte {place}")
+        return text
 
     def variable(self, version: int) -> tuple[str, Tensor]:
         name = self.text()
@@ -68,6 +75,8 @@ class Reader:
         dtype = DTYPES_BY_SIZE.get(kind) if version < 4 else DTYPES[kind] if kind < len(DTYPES) else None
         if dtype is None:
             raise LaminaError(f"{self.path}: the values of {name} are of the unknown kind {kind}")
+        if len(sizes) > AXES:
+            raise LaminaError(f"{self.path} is damaged: {name} has {len(sizes)} axes")
         data = self.take(extent * kind if version < 4 else extent)
         if len(data) != math.prod(sizes) * dtype.itemsize:
             raise LaminaError(f"{self.path} is damaged: {name} has {len(data)} bytes for the shape {sizes}")
@@ -82,7 +91,7 @@ def read(path: str | Path) -> File:
     reader = Reader(path)
     version = reader.number("I")
     if version not in VERSIONS:
-        raise LaminaError(f"{path} is no CTranslate2 model of binary version {VERSIONS[0]} to {VERSIONS[-1]}")
+        raise LaminaError(f"{path} is not a CTranslate2 model of binary version {VERSIONS[0]} to {VERSIONS[-1]}")
     spec, revision = reader.text(), reader.number("I")
     variables = dict(reader.variable(version) for _ in range(reader.number("I")))
     dequantise(variables)
@@ -91,7 +100,7 @@ def read(path: str | Path) -> File:
         if name in variables:
             variables[alias] = variables[name]
     if reader.place != len(reader.data):
-        raise LaminaError(f"{path} is damaged: {len(reader.data) - reader.place} bytes stand behind its end")
+        raise LaminaError(f"{path} is damaged: {len(reader.data) - reader.place} bytes follow its end")
     return File(version, spec, revision, variables)
 
 
@@ -103,8 +112,10 @@ def dequantise(variables: dict[str, Tensor]) -> None:
             if variables[name].dtype == torch.int8:
                 raise LaminaError(f"{name} is quantised and has no scale")
             scale = torch.tensor(INT16_SCALE)
-        rows = scale.flatten()[:, None] if scale.numel() > 1 else scale
-        variables[name] = variables[name].float() / rows
+        value = variables[name]
+        if scale.numel() != 1 and (value.dim() != 2 or scale.numel() != len(value)):
+            raise LaminaError(f"{name} has {scale.numel()} scales for the shape {tuple(value.shape)}")
+        variables[name] = value.float() / (scale if scale.numel() == 1 else scale.flatten()[:, None])
 
 
 # ---- names: theirs, and ours in the order of the rows that one of theirs joins --------------------------------------------
@@ -142,6 +153,8 @@ def state(file: File) -> dict[str, Tensor]:
             continue
         for pattern, targets, ends in KEYS:
             if (found := re.match(pattern, name)) and (end := ends.get(name[found.end() :])):
+                if len(value) % len(targets):
+                    raise LaminaError(f"{name} has {len(value)} rows, which are to be {len(targets)} matrices")
                 for target, part in zip(targets, value.float().chunk(len(targets)), strict=True):
                     result[found.expand(target) + end] = part.contiguous()
                 break
@@ -159,13 +172,16 @@ def config(file: File) -> Config:
     activation = found.get("activation", RELU)
     if activation not in (RELU, SWISH):
         raise LaminaError(f"the activation with the number {activation} is none of the zoo's Transformer's")
-    layers = {s: 1 + max(int(k.split(".")[1]) for k in weights if k.startswith(f"{s}.")) for s in ("encoder", "decoder")}
+    heads = found.get("num_heads", HEADS.get(file.spec, 8))
+    if heads < 1:
+        raise LaminaError(f"the model's number of heads is {heads}")
+    layers = {side: {key.split(".")[1] for key in weights if key.startswith(f"{side}.")} for side in ("encoder", "decoder")}
     return Config(
-        encoder_layers=layers["encoder"],
-        decoder_layers=layers["decoder"],
+        encoder_layers=len(layers["encoder"]),
+        decoder_layers=len(layers["decoder"]),
         d_model=d_model,
         d_ff=weights["encoder.0.fc1.weight"].shape[0],
-        n_heads=found.get("num_heads", HEADS.get(file.spec, 8)),
+        n_heads=heads,
         vocabulary=vocabulary,
         target_vocabulary=weights["target_embedding.weight"].shape[0],
         tie=False,
@@ -185,7 +201,9 @@ def settings(file: File, d_model: int) -> dict[str, int]:
         if tensor.dim() or name.endswith("_scale"):
             continue
         value, last = tensor.item(), name.rsplit("/", 1)[-1]
-        if last in READ:
+        if not math.isfinite(value):
+            known = False
+        elif last in READ:
             known = value == found.setdefault(last, int(value))  # encoder and decoder alike
         elif last in SCALES:
             known = value == 1 if tensor.dtype == torch.int8 else math.isclose(value, math.sqrt(d_model), rel_tol=1e-3)
@@ -196,30 +214,43 @@ def settings(file: File, d_model: int) -> dict[str, int]:
     return found
 
 
-def load(path: str | Path) -> Net:
-    """The network of a folder's `model.bin`, or of that file, with its weights and in evaluation mode.
+def is_model(path: str | Path) -> bool:
+    """Whether `path` is the folder of a model."""
+    return (Path(path) / "model.bin").is_file()
 
-    Beside the text, the tokens that a model wants around its source and the one that starts its target are its own matter:
-    newer models say them in `config.json`.
-    """
+
+def load(path: str | Path) -> Net:
+    """The network of a folder's `model.bin`, or of that file, with its weights and in evaluation mode."""
     file = read(path)
-    if (extra := Path(path) / "config.json").is_file():
-        epsilon = json.loads(extra.read_text(encoding="utf-8")).get("layer_norm_epsilon")
-        if epsilon not in (None, EPSILON):
-            raise LaminaError(f"{extra}: layer_norm_epsilon is {epsilon}, the zoo's Transformer has {EPSILON}")
-    with torch.device("meta"):
-        net = Net(config(file))
+    epsilon = read_settings(path).get("layer_norm_epsilon")
+    if epsilon not in (None, EPSILON):
+        raise LaminaError(f"{path}/config.json: layer_norm_epsilon is {epsilon}, the zoo's Transformer has {EPSILON}")
     weights = state(file)
-    if left := sorted(set(weights) ^ set(net.state_dict())):
-        raise LaminaError(f"{path} is no plain Transformer: missing or left over are {', '.join(left[:4])}")
+    try:
+        with torch.device("meta"):
+            net = Net(config(file))
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise LaminaError(f"{path} does not describe a Transformer ({first_line(error)})") from error
+    wanted = net.state_dict()
+    if left := sorted(set(weights) ^ set(wanted)):
+        raise LaminaError(f"{path} is not a plain Transformer: missing or left over are {', '.join(left[:4])}")
+    for key, value in weights.items():
+        if value.shape != wanted[key].shape:
+            shapes = units.shape(tuple(value.shape)), units.shape(tuple(wanted[key].shape))
+            raise LaminaError(f"{path} is damaged: {key} is {shapes[0]}, not {shapes[1]}")
     net.load_state_dict(weights, strict=True, assign=True)
     return net.eval()
 
 
-def vocabulary(path: str | Path) -> list[str]:
-    """The tokens of a `*_vocabulary.txt` or `.json`, in the order of their ids. Where the embedding has one row more than
-    that, the last is of unknown tokens."""
-    text = Path(path).read_text(encoding="utf-8")
-    if str(path).endswith(".json"):
-        return json.loads(text)
-    return text.removesuffix("\n").split("\n")  # not splitlines: a token may be a sign that it takes for the end of a line
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """What newer models say in `config.json`; empty for older ones."""
+    extra = Path(path) / "config.json"
+    if not extra.is_file():
+        return {}
+    try:
+        table = json.loads(extra.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        table = None
+    if not isinstance(table, dict):
+        raise LaminaError(f"{extra} is not a JSON object")
+    return table

@@ -23,7 +23,7 @@ def features(module: nn.Module, x: Any, names: Sequence[str]) -> dict[str, Tenso
 
     def keep(name: str):
         def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            # a rectifier behind it may write over its output
+            # a rectifier after it may write over its output
             found[name] = output.clone() if isinstance(output, Tensor) else output
 
         return hook

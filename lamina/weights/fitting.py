@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from lamina import units
 from lamina.errors import InputError
 from lamina.zoo import registry
 
@@ -25,13 +26,13 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Report:
-    """What of a network is not the file's own: weights that were drawn anew, and weights that were adapted."""
+    """What of a network is not the file's own: weights that were reinitialised, and weights that were adapted."""
 
     reinitialised: tuple[str, ...] = ()
     adapted: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        parts = (("re-initialised", self.reinitialised), ("adapted", self.adapted))
+        parts = (("reinitialised", self.reinitialised), ("adapted", self.adapted))
         return "; ".join(f"{what}: {', '.join(keys)}" for what, keys in parts if keys) or "all weights are the file's own"
 
 
@@ -54,8 +55,8 @@ def fit(name: str, module: "nn.Module", state: Mapping[str, "Tensor"], source: s
 
     The state must be whole for the module, or for the network without the changes of `ADAPTABLE`; an `InputError` lists what
     is missing, left over or of another shape. Where `num_classes`, `in_channels` or `img_size` were changed, convolutions
-    over the picture are adapted (summed for one channel, else repeated and scaled), position embeddings are resized, and what
-    else depends on the change is drawn anew by torch's default rule.
+    over the image are adapted (summed for one channel, else repeated and scaled), position embeddings are resized, and what
+    else depends on the change is reinitialised by torch's default rule.
     """
     import torch
 
@@ -77,7 +78,7 @@ def fit(name: str, module: "nn.Module", state: Mapping[str, "Tensor"], source: s
         if value.shape != state[key].shape:
             other = adapt(key, state[key], tuple(value.shape))
             if other is None:
-                fresh |= _drawn(module, key)
+                fresh |= _reinitialised(module, key)
             else:
                 state[key] = other
                 adapted.append(key)
@@ -95,8 +96,9 @@ def translate(table: Mapping[str, Any], state: Mapping[str, "Tensor"], wanted: M
         state |= {key: regroup(value, groups) for key, value in state.items() if re.search(pattern, key)}
     for whole, parts in table.get("join", {}).items():
         for key in [k for k in state if f".{parts[0]}." in k]:
-            pieces = [state.pop(key.replace(parts[0], part)) for part in parts]
-            state[key.replace(parts[0], whole)] = torch.cat(pieces)
+            pieces = [key.replace(parts[0], part) for part in parts]
+            if all(piece in state and state[piece].shape[1:] == state[key].shape[1:] for piece in pieces):
+                state[key.replace(parts[0], whole)] = torch.cat([state.pop(piece) for piece in pieces])
     if "optional" in table:  # auxiliary heads, which the network may be built without
         state = {k: v for k, v in state.items() if k in wanted or not re.search(table["optional"], k)}
     return state
@@ -134,7 +136,7 @@ def _check(entry: registry.Spec, state: Mapping[str, "Tensor"], base: Shapes, so
     missing = [k for k in base if k not in state]
     left = [k for k in state if k not in base]
     wrong = [
-        f"{k} ({'x'.join(map(str, state[k].shape))} for {'x'.join(map(str, shape))})"
+        f"{k} ({units.shape(tuple(state[k].shape))} for {units.shape(shape)})"
         for k, shape in base.items()
         if k in state and tuple(state[k].shape) != shape
     ]
@@ -152,7 +154,7 @@ def adapt(key: str, value: "Tensor", shape: tuple[int, ...]) -> "Tensor | None":
     if len(shape) == 4 and shape[0] == value.shape[0] and shape[2:] == value.shape[2:] and shape[1] != value.shape[1]:
         before, after = value.shape[1], shape[1]
         if after == 1:
-            return value.sum(dim=1, keepdim=True)  # a grey picture is the same in all channels
+            return value.sum(dim=1, keepdim=True)  # a grey image is the same in all channels
         repeated = torch.cat([value] * math.ceil(after / before), dim=1)[:, :after]
         return repeated * (before / after)
     if key == "position_embedding":
@@ -162,7 +164,7 @@ def adapt(key: str, value: "Tensor", shape: tuple[int, ...]) -> "Tensor | None":
     return None
 
 
-def _drawn(module: "nn.Module", key: str) -> dict[str, "Tensor"]:
+def _reinitialised(module: "nn.Module", key: str) -> dict[str, "Tensor"]:
     """The weights of the layer that `key` belongs to, by torch's default rule, under their names."""
     path, _, _ = key.rpartition(".")
     layer = module.get_submodule(path)

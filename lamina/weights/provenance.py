@@ -1,10 +1,10 @@
 """Where the weight files that ship come from, as their own metadata say."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from lamina.weights.files import read_metadata
+from lamina.weights.describing import read_table
+from lamina.weights.reading import read_metadata
 
 
 def provenance(path: Path) -> dict[str, Any]:
@@ -17,8 +17,8 @@ def provenance(path: Path) -> dict[str, Any]:
     metadata = read_metadata(path)
     found: dict[str, Any] = {"file": path.name}
     found |= {key: metadata.get(key) for key in ("data", "seed", "epochs", "torch", "recipe")}
-    found["result"] = json.loads(metadata.get("result", "null"))
-    made = json.loads(metadata.get("provenance", "{}"))
+    found["result"] = read_table(path, metadata, "result") or None
+    made = read_table(path, metadata, "provenance")
     if "commit" in made:
         return found | {"commit": made["commit"], "commit_of": "training", "dirty": made["dirty"]}
     return found | {"commit": metadata.get("commit"), "commit_of": "stamping"}

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from lamina import files
 from lamina.errors import InputError, LaminaError
-from lamina.weights.files import read_metadata
+from lamina.weights.describing import read_changes
+from lamina.weights.reading import read_metadata
 from lamina.zoo import registry
 
 if TYPE_CHECKING:
@@ -53,8 +54,7 @@ def named(path: Path) -> str | None:
 
 def changes(path: Path) -> dict[str, Any]:
     """What its network's configuration changes of the zoo's."""
-    stored = json.loads(read_metadata(path).get("changes", "{}"))
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()}
+    return read_changes(path, read_metadata(path))
 
 
 def save(path: Path, name: str, module: "nn.Module", metadata: Mapping[str, str]) -> None:

@@ -271,7 +271,7 @@ def assemble(name: str, **changes: Any) -> Any:
     try:
         with torch.device("meta"):
             module = family.Net(replace(config, **changes))
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         raise InputError(f"{name}: {first_line(error)}") from error
     if headless:
         remove_head(name, module)

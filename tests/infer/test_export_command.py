@@ -103,9 +103,9 @@ def test_a_network_of_one_s_own(ok, refused, tmp_path):
 
 
 def weights(name):
-    from lamina.weights import files
+    from lamina.weights import finding
 
-    return files.find(name).path
+    return finding.find(name).path
 
 
 def test_an_answer_that_differs_is_not_written(tmp_path, monkeypatch):

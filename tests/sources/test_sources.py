@@ -99,7 +99,8 @@ def test_an_origin_is_a_class_in_the_table(monkeypatch):
             return cls(model, nn.Linear(int(width), int(out), device="meta"), {"input": sources.Input((1, int(width)))})
 
     assert sources.FORMS == (
-        "a zoo name, timm:NAME, hf:ID_OR_DIRECTORY, FILE.onnx, a run's FOLDER, FILE.py:callable or package.module:callable"
+        "a zoo name, timm:NAME, hf:ID_OR_DIRECTORY, FILE.onnx, a run's FOLDER, the folder of a CTranslate2 model, "
+        "FILE.py:callable or package.module:callable"
     )
     monkeypatch.setattr(sources, "ORIGINS", (Linear, *sources.ORIGINS))
     assert resolve("linear:3:5").workload().total().macs == 15

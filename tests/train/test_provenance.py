@@ -14,7 +14,7 @@ from lamina.errors import LaminaError
 from lamina.train import launch, provenance
 from lamina.train.finish import finish
 from lamina.train.recipe import dump, read
-from lamina.weights.files import read_metadata
+from lamina.weights.reading import read_metadata
 from tests import training
 
 

@@ -1,5 +1,6 @@
 """Files of CTranslate2: the format, networks there and back, and a trained model letter for letter."""
 
+import json
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -8,9 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+import lamina
 from lamina.errors import LaminaError
 from lamina.infer import generate
 from lamina.weights import ctranslate2 as ctranslate2_file
+from lamina.weights.vocabulary import read_tokens, read_vocabulary
 from lamina.zoo import transformer
 from tests.zoo.test_transformer import one_thread, small
 
@@ -66,7 +69,7 @@ def test_variables_are_read_and_dequantised(version, tmp_path):
     for wrong, words in (
         (whole[:-1], "cut short"),
         (whole[:100], "cut short"),
-        (whole + b"\0", "1 bytes stand behind its end"),
+        (whole + b"\0", "1 bytes follow its end"),
         (struct.pack("<I", 9) + whole[4:], "binary version 2 to 6"),
         (b"", "cut short"),
     ):
@@ -194,8 +197,8 @@ class Transliteration:
 
     def __init__(self, folder: Path):
         self.net = ctranslate2_file.load(folder)
-        self.source = ctranslate2_file.vocabulary(folder / "source_vocabulary.txt")
-        self.target = ctranslate2_file.vocabulary(folder / "target_vocabulary.txt")
+        self.source = read_tokens(folder / "source_vocabulary.txt")
+        self.target = read_tokens(folder / "target_vocabulary.txt")
         self.start, self.end = self.target.index("<s>"), self.target.index("</s>")
 
     def ids(self, names: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -212,6 +215,55 @@ def transliteration(shared: Path) -> Transliteration:
     if not folder.is_dir():
         pytest.skip(f"needs the transliteration model, and there is no {folder}")
     return Transliteration(folder)
+
+
+def test_the_ways_in(transliteration, shared, ok, run):
+    """`lamina translate`, `lamina cost` and `lamina.load` take the folder in place of a network's name."""
+    folder = str(shared / "data" / "weights" / "transliteration")
+    for name, _, best, score in TRANSLITERATED[:3]:
+        (answer,) = json.loads(ok(f"translate {folder} {name} --beams 4 --json"))
+        assert (answer["source"], answer["target"]) == (name, best)
+        assert answer["score"] == pytest.approx(score, abs=1e-4)
+    assert ok(f"translate {folder} آتزمون برلين") == "atzmon\nberlin\n"
+    totals = json.loads(ok(f"cost {folder} --input 1x7 --json"))["totals"]
+    assert totals["parameters"] == 182731
+    tokens, d, ff = 7, 32, 128
+    stacks = 6 * (tokens * (4 * d * d + 2 * d * ff) + 2 * d * tokens**2) + 6 * (
+        tokens * (8 * d * d + 2 * d * ff) + 4 * d * tokens**2
+    )
+    assert totals["macs"] == stacks + tokens * d * 43
+    net = lamina.load(folder)
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), transliteration.net.parameters(), strict=True))
+    for line in (f"translate {folder} برلين --weights tatoeba", f"eval {folder} --data tatoeba"):
+        code, out, err = run(line)
+        assert (code, out, err.count("\n")) == (2, "", 1), line
+
+
+def test_the_settings_of_a_folder(tmp_path):
+    """A newer model's config.json names the tokens; whole words are taken at spaces."""
+    (tmp_path / "shared_vocabulary.json").write_text(json.dumps(["<unk>", "<s>", "</s>", "good", "day", "guten", "Tag"]))
+    words = read_vocabulary(tmp_path)
+    assert words.sources(["good  day", "bad day"]) == [[3, 4], [0, 4]] and words.decode([5, 6, 9]) == "guten Tag <unk>"
+    assert (words.start, words.end) == (1, 2)
+    settings = {"add_source_bos": True, "add_source_eos": True, "decoder_start_token": "</s>"}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    words = read_vocabulary(tmp_path)
+    assert words.sources(["day"]) == [[1, 4, 2]] and (words.start, words.end) == (2, 2)
+    for text, message in (
+        ('{"eos_token": "<eos>"}', "lacks the eos token '<eos>'"),
+        ("[]", "config.json is not a JSON object"),
+        ("{", "config.json is not a JSON object"),
+    ):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(LaminaError, match=message):
+            read_vocabulary(tmp_path)
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "shared_vocabulary.json").write_text('{"a": 1}')
+    with pytest.raises(LaminaError, match="is not a list of tokens"):
+        read_vocabulary(tmp_path)
+    (tmp_path / "shared_vocabulary.json").unlink()
+    with pytest.raises(LaminaError, match=r"has no vocabulary: none of source_vocabulary\.json"):
+        read_vocabulary(tmp_path)
 
 
 def test_transliteration_file(transliteration):

@@ -15,9 +15,10 @@ from lamina.data import cifar10, imagenet, mnist
 from lamina.data import registry as data_sets
 from lamina.data.image import from_pixels
 from lamina.errors import InputError, LaminaError
+from lamina.files import cache_dir
 from lamina.infer import session, translate
-from lamina.weights import files as weights
-from lamina.weights import fitting
+from lamina.weights import describing, finding, fitting, loading, reading
+from lamina.weights.hub import hub_image
 from lamina.zoo import registry
 
 
@@ -79,7 +80,7 @@ def test_caffe_keys(tmp_path):
     assert not set(caffe) & set(net.state_dict())
     assert {fitting.rename(key, rules) for key in caffe} == set(net.state_dict())
     torch.save(caffe, tmp_path / "googlenet.pt")
-    file = weights.find("googlenet", tmp_path / "googlenet.pt")
+    file = finding.find("googlenet", tmp_path / "googlenet.pt")
     assert (file.image["channels"], file.image["scale"], file.classes) == ("BGR", 1, "imagenet")
     same_outputs(net.eval(), lamina.load("googlenet", file, aux=True), (1, 3, 224, 224))
 
@@ -106,10 +107,42 @@ def test_files_that_do_not_fit(resnet, tmp_path):
 def test_a_known_file_of_another_variant_is_named(resnet, tmp_path, monkeypatch):
     """v1 and v1.5 have the same keys and shapes: only the file's digest tells them apart."""
     _, path = resnet
-    row = {"network": "resnet50_v1_5", "tag": "X", "source": "torchvision's resnet50", "sha256": weights.sha256(path)}
+    row = {"network": "resnet50_v1_5", "tag": "X", "source": "torchvision's resnet50", "sha256": describing.sha256(path)}
     monkeypatch.setitem(registry.published("resnet"), "weights", [row])
     with pytest.raises(InputError, match="torchvision's resnet50: its weights are resnet50_v1_5's, not resnet50's"):
         lamina.load("resnet50", path)
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "words"),
+    [
+        ("image", "{", "image is not a JSON object: '{'"),
+        ("image", "[1]", "image is not a JSON object"),
+        ("image", '{"size": "wide"}', "image is damaged: image size: "),
+        ("image", '{"colour": 1}', "image is damaged: an image specification has no colour"),
+        ("changes", "{'num_classes': 3}", "changes is not a JSON object"),
+        ("changes", "null", "changes is not a JSON object"),
+        ("score_scale", "a half", "score_scale is not a number: 'a half'"),
+        ("score_scale", "nan", "score_scale is not a number: 'nan'"),
+    ],
+)
+def test_damaged_metadata_are_one_line(key, text, words, tmp_path):
+    metadata = {"image": json.dumps({"size": 32, "resize": 32}), "changes": "{}", "score_scale": "1"} | {key: text}
+    path = tmp_path / "net.safetensors"
+    save_file(lamina.build("resnet20_cifar").state_dict(), path, metadata)
+    with pytest.raises(LaminaError) as raised:
+        lamina.load("resnet20_cifar", path)
+    assert str(raised.value).startswith(f"{path}: its metadata's {words}") and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("changes", ['{"depths": 5}', '{"num_classes": true}', '{"widths": [1]}', '{"self": 1}'])
+def test_metadata_of_no_network_are_one_line(changes, tmp_path):
+    path = tmp_path / "net.safetensors"
+    image = json.dumps({"size": 32, "resize": 32})
+    save_file(lamina.build("resnet20_cifar").state_dict(), path, {"image": image, "changes": changes})
+    with pytest.raises(LaminaError) as raised:
+        lamina.load("resnet20_cifar", path)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("keep", [0, 10, 1000, 100_000])
@@ -160,7 +193,7 @@ def test_fetched_weights_are_checked(tmp_path, monkeypatch, resnet):
     row = {"network": "resnet20_cifar", "tag": "T", "url": path.as_uri(), "sha256": digest[:8], "source": "a test"}
     monkeypatch.setitem(registry.published("resnet"), "weights", [row])
     same_outputs(net, lamina.load("resnet20_cifar", "T"), (1, 3, 32, 32))
-    kept = weights.cache_dir() / "weights" / path.name
+    kept = cache_dir() / "weights" / path.name
     assert kept.read_bytes() == path.read_bytes()
     kept.unlink()
     row["sha256"] = "00000000"
@@ -180,8 +213,8 @@ SHIPPED = {
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_weights_say_where_they_are_from(name):
     """The file's own metadata: how it was made, and what was measured; the card beside it has the same figure."""
-    file, (measure, least) = weights.find(name), SHIPPED[name]
-    metadata = weights.read_metadata(file.path)
+    file, (measure, least) = finding.find(name), SHIPPED[name]
+    metadata = reading.read_metadata(file.path)
     recipe = tomllib.loads(metadata["recipe"])
     assert recipe["network"] == metadata["network"] == name and str(recipe["seed"]) == metadata["seed"]
     assert re.fullmatch("[0-9a-f]{40}", metadata["commit"])
@@ -195,8 +228,8 @@ def test_shipped_weights_say_where_they_are_from(name):
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_show_prints_where_shipped_weights_are_from(name, ok):
-    file, (measure, _) = weights.find(name), SHIPPED[name]
-    metadata = weights.read_metadata(file.path)
+    file, (measure, _) = finding.find(name), SHIPPED[name]
+    metadata = reading.read_metadata(file.path)
     (found,) = json.loads(ok(f"show {name} --json"))["provenance"]
     assert found["file"] == file.path.name and found["recipe"] == metadata["recipe"]
     made = json.loads(metadata.get("provenance", "{}"))
@@ -219,7 +252,7 @@ def test_a_recorded_commit_is_told_from_a_stamped_one(tmp_path):
 
 
 def test_shipped_weights_are_small():
-    folder = weights.find("lenet5").path.parent
+    folder = finding.find("lenet5").path.parent
     assert sum(path.stat().st_size for path in folder.iterdir()) < 25_000_000
 
 
@@ -260,7 +293,7 @@ def test_answers_have_the_class_names_of_the_data_set(network, data, label, tmp_
     changes = {"num_classes": len(data_sets.DATASETS[data].classes)}
     module = registry.build(network, **changes)
     metadata = {
-        "image": json.dumps(weights.default_image(registry.spec(network))),
+        "image": json.dumps(describing.default_image(registry.spec(network))),
         "data": data,
         "changes": json.dumps(changes),
     }
@@ -286,7 +319,7 @@ def saved(name: str, path, **changes):
 
 def test_another_number_of_classes(tmp_path, caplog):
     net = saved("resnet20_cifar", tmp_path / "n.safetensors")
-    new, report = weights.load_reported("resnet20_cifar", tmp_path / "n.safetensors", num_classes=7)
+    new, report = loading.load_reported("resnet20_cifar", tmp_path / "n.safetensors", num_classes=7)
     assert report == fitting.Report(reinitialised=("fc.weight", "fc.bias"))
     x = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
@@ -294,13 +327,13 @@ def test_another_number_of_classes(tmp_path, caplog):
         same = lamina.features(net, x, ["avgpool"]), lamina.features(new, x, ["avgpool"])
     torch.testing.assert_close(same[0], same[1])
     lamina.load("resnet20_cifar", tmp_path / "n.safetensors", num_classes=7)
-    assert "re-initialised: fc.weight, fc.bias" in caplog.text
+    assert "reinitialised: fc.weight, fc.bias" in caplog.text
 
 
 def test_a_changed_network_s_own_file_loads(tmp_path):
     for name, changes in (("resnet20_cifar", {"num_classes": 7}), ("vit_ti_16", {"img_size": 32, "in_channels": 1})):
         net = saved(name, tmp_path / "own.safetensors", **changes)
-        loaded, report = weights.load_reported(name, tmp_path / "own.safetensors", **changes)
+        loaded, report = loading.load_reported(name, tmp_path / "own.safetensors", **changes)
         assert report == fitting.Report()
         assert all(torch.equal(v, loaded.state_dict()[k]) for k, v in net.state_dict().items())
 
@@ -308,7 +341,7 @@ def test_a_changed_network_s_own_file_loads(tmp_path):
 @pytest.mark.parametrize("channels", [1, 2, 4, 6])
 def test_other_input_channels(tmp_path, channels):
     net = saved("resnet20_cifar", tmp_path / "n.safetensors")
-    new, report = weights.load_reported("resnet20_cifar", tmp_path / "n.safetensors", in_channels=channels)
+    new, report = loading.load_reported("resnet20_cifar", tmp_path / "n.safetensors", in_channels=channels)
     assert report == fitting.Report(adapted=("conv1.weight",))
     grey = torch.randn(2, 1, 32, 32)
     with torch.no_grad():
@@ -321,7 +354,7 @@ def test_other_input_channels(tmp_path, channels):
 
 def test_another_image_size(tmp_path):
     net = saved("vit_ti_16", tmp_path / "n.safetensors")
-    new, report = weights.load_reported("vit_ti_16", tmp_path / "n.safetensors", img_size=96)
+    new, report = loading.load_reported("vit_ti_16", tmp_path / "n.safetensors", img_size=96)
     assert report == fitting.Report(adapted=("position_embedding",))
     assert new.position_embedding.shape == (1, 37, 192)
     assert torch.equal(new.position_embedding[:, 0], net.position_embedding[:, 0])
@@ -411,7 +444,7 @@ def test_the_hub(tmp_path, monkeypatch):
     settings = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": {"height": 224, "width": 224}, "resample": 2}
     files = {"model.safetensors": (tmp_path / "hf.safetensors").read_bytes()}
     hub(tmp_path, "someone/vit-tiny", files | {"preprocessor_config.json": json.dumps(settings).encode()})
-    file = weights.find("vit_ti_16", "someone/vit-tiny")
+    file = finding.find("vit_ti_16", "someone/vit-tiny")
     assert (file.image["mean"], file.image["resize"], file.image["squash"]) == ((0.5, 0.5, 0.5), 224, True)
     same_outputs(ours, lamina.load("vit_ti_16", file), (1, 3, 224, 224))
     with pytest.raises(InputError, match=r"does not fit vit_s_16.* It fits vit_ti_16"):
@@ -464,7 +497,7 @@ def test_hugging_face_resnets(tmp_path, name, depths, layers, projected, count):
         assert key in names
     state = net.state_dict()
     save_file({theirs: state[ours] for theirs, ours in names.items()}, tmp_path / "hf.safetensors")
-    loaded, report = weights.load_reported(name, tmp_path / "hf.safetensors")
+    loaded, report = loading.load_reported(name, tmp_path / "hf.safetensors")
     assert report == fitting.Report()
     same_outputs(net, loaded, (2, 3, 64, 64))
 
@@ -488,7 +521,7 @@ def test_timm_vgg(tmp_path):
     theirs |= {"pre_logits.fc2.weight": state["fc7.weight"].view(64, 64, 1, 1), "pre_logits.fc2.bias": state["fc7.bias"]}
     theirs |= {"head.fc.weight": state["fc8.weight"], "head.fc.bias": state["fc8.bias"]}
     save_file(theirs, tmp_path / "timm.safetensors")
-    loaded, report = weights.load_reported("vgg11_bn", tmp_path / "timm.safetensors", hidden=64)
+    loaded, report = loading.load_reported("vgg11_bn", tmp_path / "timm.safetensors", hidden=64)
     assert report == fitting.Report()
     same_outputs(net, loaded, (1, 3, 224, 224))
 
@@ -515,7 +548,7 @@ def test_cadene_s_bn_inception(tmp_path):
         theirs
     )
     torch.save(theirs, tmp_path / "bn_inception.pth")
-    file = weights.find("bn_inception_caffe", tmp_path / "bn_inception.pth")
+    file = finding.find("bn_inception_caffe", tmp_path / "bn_inception.pth")
     assert file.image["channels"] == "BGR" and list(file.image["mean"]) == [104, 117, 128]
     assert (file.image["scale"], list(file.image["std"]), file.classes) == (1, [1, 1, 1], "imagenet")
     same_outputs(net, lamina.load("bn_inception_caffe", file), (1, 3, 224, 224))
@@ -564,9 +597,9 @@ def test_the_vit_authors_files(tmp_path, monkeypatch):
         net = saved("vit_ti_16", tmp_path / "own.safetensors", **extra)
         np.savez(tmp_path / "ViT-Ti_16.npz", **jax_vit(net, 192, 3))
         monkeypatch.chdir(tmp_path)
-        file = weights.find("vit_ti_16", "ViT-Ti_16.npz")
+        file = finding.find("vit_ti_16", "ViT-Ti_16.npz")
         assert list(file.image["mean"]) == list(file.image["std"]) == [0.5] * 3 and file.classes == "imagenet"
-        loaded, report = weights.load_reported("vit_ti_16", file, **extra)
+        loaded, report = loading.load_reported("vit_ti_16", file, **extra)
         assert report == fitting.Report()
         same_outputs(net, loaded, (1, 3, 224, 224))
     with pytest.raises(InputError, match=r"of another shape: .*patch_embed.weight \(192x3x16x16 for 384x3x16x16\)"):
@@ -611,10 +644,10 @@ def test_the_hub_tells_v1_from_v1_5(tmp_path, monkeypatch, config, fits):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     hub(tmp_path, "someone/net", {"model.safetensors": b"", "config.json": json.dumps(config).encode()})
     other = "resnet50" if fits == "resnet50_v1_5" else "resnet50_v1_5"
-    assert weights.find(fits, "someone/net").name == "someone/net"
+    assert finding.find(fits, "someone/net").name == "someone/net"
     with pytest.raises(InputError, match=rf"someone/net does not fit {other}: these fit {fits}$"):
         lamina.load(other, "someone/net")
-    assert weights.find("resnet18", "someone/net").name == "someone/net"  # no bottlenecks: one network
+    assert finding.find("resnet18", "someone/net").name == "someone/net"  # no bottlenecks: one network
 
 
 def test_published_hub_weights_are_tags(tmp_path, monkeypatch):
@@ -625,8 +658,8 @@ def test_published_hub_weights_are_tags(tmp_path, monkeypatch):
     assert ("vit_b_16", "google/vit-base-patch16-224") in [(n, w["hub"]) for n, w in rows] and len(rows) > 5
     for name, row in rows:
         hub(tmp_path, row["hub"], {"model.safetensors": b""})
-        assert row["tag"] == row["hub"] == weights.find(name, row["tag"]).name
-    assert weights.find("vit_ti_16").name == "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k"  # its only ones: the default
+        assert row["tag"] == row["hub"] == finding.find(name, row["tag"]).name
+    assert finding.find("vit_ti_16").name == "timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k"  # its only ones: the default
 
 
 @pytest.mark.parametrize("name", lamina.names())
@@ -635,23 +668,21 @@ def test_every_network_of_pictures_has_an_image_specification(name):
 
     entry = lamina.spec(name)
     if entry.family != "transformer":
-        assert ImageSpec.of(weights.default_image(entry)).size == entry.input[1]
+        assert ImageSpec.of(describing.default_image(entry)).size == entry.input[1]
 
 
 def test_timm_s_image_specification():
     half = {"mean": [0.5] * 3, "std": [0.5] * 3}
-    found = weights.hub_image(
-        {"pretrained_cfg": {"input_size": [3, 224, 224], "crop_pct": 0.9, "interpolation": "bicubic", **half}}
-    )
+    found = hub_image({"pretrained_cfg": {"input_size": [3, 224, 224], "crop_pct": 0.9, "interpolation": "bicubic", **half}})
     assert (found["size"], found["resize"], found["interpolation"]) == (224, 248, "bicubic")
-    assert weights.hub_image({}) == {}
+    assert hub_image({}) == {}
 
 
 @pytest.mark.parametrize("size", [224, {"shortest_edge": 224}])
 def test_transformers_resnet_pictures_are_cropped(size):
     """Its ConvNextImageProcessor: the shorter side to 224 / .875, then the middle."""
     settings = {"image_mean": [0.4] * 3, "image_std": [0.2] * 3, "size": size, "crop_pct": 0.875, "resample": 3}
-    found = weights.hub_image(settings)
+    found = hub_image(settings)
     assert (found["size"], found["resize"], found["interpolation"]) == (224, 256, "bicubic") and "squash" not in found
 
 
@@ -664,5 +695,5 @@ def test_public_files_are_described(name):
         assert row["source"]
         if "url" in row:
             assert row["url"].startswith("https://") and len(row["sha256"]) >= 8 and row["sha256"] in row["url"]
-        image = row.get("image") or weights.default_image(lamina.spec(name))
+        image = row.get("image") or describing.default_image(lamina.spec(name))
         assert ImageSpec.of(image).size == lamina.spec(name).input[1]

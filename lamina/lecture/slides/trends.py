@@ -186,15 +186,15 @@ def refined() -> tuple[float, tuple[int, int], float]:
     """The trained ResNet-20 that ships, with twice its blocks: the largest difference of its outputs, relative; its blocks
     before and after; and the accuracy it was trained to, percent."""
     from lamina.scale.growth import grow
-    from lamina.weights import files
+    from lamina.weights import finding, loading, reading
 
     network = "resnet20_cifar"
-    trained: Any = files.load(network)
+    trained: Any = loading.load(network)
     deeper: Any = grow(trained, depth=2, operator={"depth": OPERATOR}).module.eval()
     images = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         before, after = trained(images), deeper(images)
     lost = float((before - after).abs().max() / before.abs().max())
     blocks = [sum(module.config.depths) for module in (trained, deeper)]
-    recorded = json.loads(files.read_metadata(files.find(network).path)["result"])
+    recorded = json.loads(reading.read_metadata(finding.find(network).path)["result"])
     return lost, (blocks[0], blocks[1]), recorded["top1"]
