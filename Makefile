@@ -47,7 +47,7 @@ peers: $(PARITY)/peers.stamp ## count beside six other counters, timm's and torc
 	$(PARITY)/bin/python -W ignore benchmarks/cost_speed.py
 	$(PARITY)/bin/python -W ignore benchmarks/timm_counts.py
 
-mapping: $(MAPPING)/mapping.stamp ## find mappings beside zigzag-dse and AccelForge, in .mapping (Python 3.12)
+mapping: $(MAPPING)/mapping.stamp ## find mappings beside zigzag-dse, in .mapping
 	$(BIN)/python benchmarks/mapping.py --peers
 
 $(BIN)/python:
@@ -80,8 +80,7 @@ $(PARITY)/peers.stamp: $(PARITY)/parity.stamp
 		onnx pytest
 	@touch $@
 
-# AccelForge needs Python 3.12.
 $(MAPPING)/mapping.stamp: Makefile $(VENV)/core.stamp
-	python3.12 -m venv $(MAPPING)
-	$(MAPPING)/bin/python -m pip install --disable-pip-version-check zigzag-dse==3.9.1 six==1.17.0 accelforge==1.0.467
+	$(PYTHON) -m venv $(MAPPING)
+	$(MAPPING)/bin/python -m pip install --disable-pip-version-check zigzag-dse==3.9.1 six==1.17.0
 	@touch $@

@@ -19,6 +19,7 @@ from lamina.hardware.accelerator import Accelerator, Level
 from lamina.hardware.mapping import window
 from lamina.hardware.nest import DIMS, TENSORS, Axis, Nest
 
+ALL = "WIO"  # a stationary tensor in lower bounds: each of them, as if each had its own best order
 Vector = Any  # an array of float64 or int64, or one number for all
 
 
@@ -255,7 +256,8 @@ class Model:
                     P, R = self._axis(axis)
                     served = served * (window(axis, P, R, view.t[axis.outer], view.t[axis.inner]) if shared else P * R)
             return moved, served, first, final
-        if order.stationary != X:
+        still = order.stationary in (X, ALL)
+        if not still:
             moved, served = self.plain[X] * _product(view.m, dims), self.plain[X] * _product(view.n, dims)
         elif joined or b is None:
             moved, served = self.plain[X] * _product(view.w, dims), self.plain[X]
@@ -287,6 +289,8 @@ class Model:
     def _overlap(self, axis: Axis, walk: str, view: View) -> Vector:
         moving, standing = (axis.stride, axis.dilation) if walk == axis.outer else (axis.dilation, axis.stride)
         other = axis.inner if walk == axis.outer else axis.outer
+        if getattr(self.nest, other) == 1:
+            return 0  # windows of one element never share any
         size, tile = getattr(self.nest, other), view.r[other]
         full, left = size // tile, size % tile
         advance = (view.r[walk] - 1 - view.a[walk]) * moving + 1
@@ -299,7 +303,8 @@ class Model:
         """By dimension: how many register tiles follow another one in a loop that is innermost, so that a window slides."""
         walks = [order.last] if order.last else []
         if joined and b is None and order.stationary:
-            walks = [dim for dim in self.nest.irrelevant(order.stationary) if dim in space.AXES]
+            run = DIMS if order.stationary == ALL else self.nest.irrelevant(order.stationary)
+            walks = [dim for dim in run if dim in space.AXES]
         walks = [dim for dim in walks if getattr(self.nest, dim) > 1]
         if b is None:
             return {dim: view.m[dim] - view.w[dim] for dim in walks}
@@ -321,7 +326,7 @@ class Model:
         rows, columns = self.accelerator.array
         folds: Vector = 1.0
         for dim in self.live:
-            if kind != order.stationary or dim not in self.irrelevant[kind]:
+            if order.stationary not in (kind, ALL) or dim not in self.irrelevant[kind]:
                 folds = folds * view.n[dim]
             elif b is not None and not joined:
                 folds = folds * view.dd[dim]

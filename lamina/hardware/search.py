@@ -19,7 +19,7 @@ import numpy as np
 from lamina.errors import InputError
 from lamina.hardware import space
 from lamina.hardware.accelerator import Accelerator, allowed
-from lamina.hardware.counts import Model, Traffic, Vector, Vectors, View, cost
+from lamina.hardware.counts import ALL, Model, Traffic, Vector, Vectors, View, cost
 from lamina.hardware.mapping import Evaluation, Tiling, evaluate
 from lamina.hardware.nest import DIMS, Nest
 
@@ -51,9 +51,11 @@ def search(nest: Nest, accelerator: Accelerator, objective: Objective = "energy"
     if objective == "cycles":  # many tilings take the fewest cycles: a product of both that is small prunes most of them
         with contextlib.suppress(InputError):
             best = search(nest, accelerator, "edp", dataflow)
+    outer = None  # is the same for all dataflows
     for name in candidates(accelerator, dataflow):
-        found = Search(nest, accelerator, name, objective).run(best)
-        best = found or best
+        one = Search(nest, accelerator, name, objective, outer)
+        best = one.run(best) or best
+        outer = one.outer
     if best is None:
         names = ", ".join(level.name for level in accelerator.level[1:])
         raise InputError(
@@ -130,10 +132,11 @@ class Outer:
 class Search:
     """One nest, one accelerator, one dataflow."""
 
-    def __init__(self, nest: Nest, accelerator: Accelerator, dataflow: str, objective: Objective):
+    def __init__(self, nest: Nest, accelerator: Accelerator, dataflow: str, objective: Objective, outer: Outer | None = None):
         self.nest, self.accelerator, self.dataflow = nest, accelerator, dataflow
         self.objective: Objective = objective
         self.model = Model(nest, accelerator, space.storeys(accelerator, dataflow))
+        self.outer = Outer(self.model, objective) if outer is None else outer
         self.best: tuple[float, float] = (np.inf, np.inf)
         self.chosen: tuple[int, int, int] | None = None  # inner, outer, order of the buffer's loops
 
@@ -143,8 +146,12 @@ class Search:
             energy, cycles = incumbent.evaluation.energy, incumbent.evaluation.cycles
             first, second = score(self.objective, np.float64(energy), np.float64(cycles))
             self.best = (float(first), float(second))
-        self.outer = Outer(self.model, self.objective)
         self.inner = self._inner()
+        if np.isfinite(self.best[0]) and len(self.inner):  # one bound for all orders, before one for each
+            traffic = self.model.inner(space.Order(ALL), self.inner, None, True)
+            energy, cycles = (np.broadcast_to(part, len(self.inner)) for part in cost(self.model, traffic))
+            bound = self._combined(energy, cycles, self.outer.least_energy, self.outer.least_cycles)
+            self.inner = self.inner.take(np.flatnonzero(self._promising(*bound)))
         if len(self.outer) and len(self.inner):
             for kind, order in self._bounds():
                 self._sweep(kind, order)
@@ -173,16 +180,13 @@ class Search:
         """
         self.lower: dict[tuple[str, int], tuple[Vector, Vector, Vector, Vector]] = {}
         for k, order in enumerate(space.orders(self.nest.transposed)):
+            traffic = self.model.inner(order, self.inner, None, True)
+            energy, cycles = (np.broadcast_to(part, len(self.inner)) for part in cost(self.model, traffic))
+            first, second = self._combined(energy, cycles, self.outer.least_energy, self.outer.least_cycles)
+            self.lower["joined", k] = (first, second, energy, cycles)
             possible = self.model.possible(order, self.inner)
-            for kind in ("apart", "joined"):
-                if kind == "apart" and (order.empty or not possible.any()):
-                    continue
-                traffic = self.model.inner(order, self.inner, None, kind == "joined")
-                energy, cycles = (np.broadcast_to(part, len(self.inner)) for part in cost(self.model, traffic))
-                if kind == "apart":
-                    energy = np.where(possible, energy, np.inf)
-                first, second = self._combined(energy, cycles, self.outer.least_energy, self.outer.least_cycles)
-                self.lower[kind, k] = (first, second, energy, cycles)
+            if not order.empty and possible.any():
+                self.lower["apart", k] = (np.where(possible, first, np.inf), second, energy, cycles)
         # joined runs are few and quick to go through, and give an incumbent that prunes the others
         yield from sorted(self.lower, key=lambda key: (key[0] == "apart", float(self.lower[key][0].min(initial=np.inf))))
 
