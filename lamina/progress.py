@@ -62,7 +62,7 @@ class Meter:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
-        # Standard output stays where it is told to go: a file of metrics is no part of the bar.
+        # Standard output stays where it is told to go: metrics written to a file do not belong to the bar.
         self.bar = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty())
         self.task = self.bar.add_task(label, total=total, completed=done, text="")
 

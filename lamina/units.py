@@ -26,7 +26,7 @@ def parse(text: str) -> float:
     """ "5G", "5 GMACs", "8GB", "30M", "1.5e9" to a number; decimal prefixes."""
     match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([kKMGTP]?)(?:MACs|FLOPs|B|)\s*", text)
     if match is None:
-        raise ValueError(f"{text!r} is no number with a unit, such as 5G, 30M or 8GB")
+        raise ValueError(f"{text!r} is not a number with a unit, such as 5G, 30M or 8GB")
     scale = {prefix: scale for scale, prefix in _PREFIXES} | {"": 1, "K": 1000}
     return float(match[1]) * scale[match[2]]
 
@@ -39,5 +39,5 @@ def parse_shape(text: str) -> tuple[int, ...]:
     """ "1x3x224x224" to (1, 3, 224, 224)."""
     parts = re.split(r"[x,]", text)
     if not all(part.isdigit() and int(part) > 0 for part in parts):
-        raise ValueError(f"{text!r} is no shape: write positive sizes joined by x, such as 1x3x224x224")
+        raise ValueError(f"{text!r} is not a valid shape: write positive sizes joined by x, such as 1x3x224x224")
     return tuple(int(part) for part in parts)

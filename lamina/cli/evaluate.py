@@ -19,14 +19,14 @@ def evaluate(
         ),
     ],
     weights: Weights = None,
-    batch: Annotated[int, typer.Option("--batch", help="Pictures at a time.")] = 100,
+    batch: Annotated[int, typer.Option("--batch", help="Images per batch.")] = 100,
     image: Image = None,
     engine: Engine = "torch",
     threads: Threads = None,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
-    """Top-1 and top-5 accuracy on labelled pictures (a data set's test split or a folder), or BLEU on a corpus."""
+    """Top-1 and top-5 accuracy on labelled images (a data set's test split or a folder), or BLEU on a corpus."""
     from lamina.infer.evaluate import evaluate as measure
     from lamina.infer.session import parse_image
 
@@ -35,7 +35,7 @@ def evaluate(
     if json:
         print_json(result)
     else:
-        things = "sentences" if "bleu" in result else "pictures"
+        things = "sentences" if "bleu" in result else "images"
         print(f"{model} with {result['weights']} on {data} ({result['count']:,} {things}; {result['protocol']})")
         if "bleu" in result:
             print(f"  BLEU {result['bleu']:.2f} with beam 5, {result['bleu_greedy']:.2f} greedy")

@@ -9,7 +9,7 @@ from lamina.cli.output import print_json
 
 def run(
     model: Annotated[str, typer.Argument(help="A zoo name.")],
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Pictures: JPEG, PNG, WebP, BMP or GIF.")],
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images: JPEG, PNG, WebP, BMP or GIF.")],
     weights: Weights = None,
     top: Annotated[int, typer.Option("--top", help="How many classes to give.")] = 5,
     image: Image = None,
@@ -18,7 +18,7 @@ def run(
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
-    """What the network sees in pictures: the most probable classes of each."""
+    """What the network sees in images: the most probable classes of each."""
     from lamina.infer import session
     from lamina.progress import note
 

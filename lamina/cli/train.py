@@ -12,8 +12,8 @@ from lamina.errors import InputError, LaminaError
 from lamina.extras import install_command
 
 Out = Annotated[Path | None, typer.Option("--out", metavar="FOLDER", help="The run's folder; by default runs/RECIPE.")]
-Data = Annotated[Path | None, typer.Option("--data", metavar="FOLDER", help="Pictures by class, or a parallel corpus.")]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Lay a value over the recipe's.")]
+Data = Annotated[Path | None, typer.Option("--data", metavar="FOLDER", help="Images by class, or a parallel corpus.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the recipe.")]
 Start = Annotated[
     str | None,
     typer.Option("--from", metavar="CHECKPOINT", help="Begin with these weights: a folder, a file, a zoo name."),
@@ -27,17 +27,17 @@ def train(
     data: Data = None,
     set: Set = None,
     start: Start = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest complete checkpoint.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the newest complete checkpoint.")] = False,
     nproc: Annotated[int, typer.Option("--nproc", min=1, help="Processes on this machine.")] = 1,
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="Machines; each calls the same command.")] = 1,
     rendezvous: Rendezvous = None,
-    shard: Annotated[bool, typer.Option("--shard", help="Spread weights and optimizer over the processes (FSDP2).")] = False,
+    shard: Annotated[bool, typer.Option("--shard", help="Shard weights and optimizer over the processes (FSDP2).")] = False,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads a process computes with.")] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard's events too.")] = False,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
-    """Train a network by a recipe, and measure it on the test set. Ctrl-C saves and stops; --resume goes on."""
+    """Train a network by a recipe, and evaluate it on the test split. Ctrl-C saves and stops; --resume continues."""
     from lamina.train import launch
     from lamina.train import recipe as recipes
     from lamina.train.loop import Interrupted
@@ -79,7 +79,7 @@ def _list(rows: list[tuple[str, Any]]) -> None:
 
     for name, recipe in rows:
         print(f"{name:28} {recipe.network} on {recipe.data}, {recipe.epochs} epochs")
-    table.console().print("[dim]lamina train NAME; the files lie in lamina/train/recipes[/]")
+    table.console().print("[dim]lamina train NAME; the files are in lamina/train/recipes[/]")
 
 
 def _logger(folder: Path, tensorboard: bool, quiet: bool) -> Any:

@@ -10,7 +10,7 @@ from lamina.cli.output import print_json
 def translate(
     model: Annotated[str, typer.Argument(help="A zoo name, such as transformer_de_en, or the folder of a CTranslate2 model.")],
     sentences: Annotated[list[str] | None, typer.Argument(metavar="SENTENCE...", help="What to translate.")] = None,
-    file: Annotated[Path | None, typer.Option("--file", help="A text file of sentences, one a line.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", help="A text file of sentences, one per line.")] = None,
     weights: Weights = None,
     beams: Annotated[int, typer.Option("--beams", help="Sequences that the search keeps open; 1 is greedy.")] = 5,
     device: Device = "cpu",

@@ -1,4 +1,4 @@
-"""Accuracy on labelled data by the papers' measures: top-1 and top-5 are the percent of pictures whose label is the best,
+"""Accuracy on labelled data by the papers' measures: top-1 and top-5 are the percent of images whose label is the best,
 or among the five best, of the scores (Russakovsky et al., arXiv 1409.0575, section 4.1, as accuracy rather than error)."""
 
 import os

@@ -293,7 +293,7 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """The module in evaluation mode, and afterwards every part of it in its own mode again."""
+    """The module in evaluation mode, and afterwards every submodule in its own mode again."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
@@ -303,9 +303,9 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
-# Who speaks of the exporter's insides: operators of torchvision that nobody asked for, what its optimizer skips, how it
+# Loggers that describe the exporter's insides: operators of torchvision that nobody asked for, what its optimizer skips, how it
 # comes by an older opset.
-TALKERS = (
+LOGGERS = (
     "torch.onnx._internal.exporter._registration",
     "torch.onnx._internal.exporter._compat",
     "onnxscript.optimizer._constant_folding",
@@ -315,8 +315,8 @@ TALKERS = (
 
 @contextmanager
 def quiet_exporter() -> Iterator[None]:
-    """Without what torch 2.13's exporter and onnxscript 0.7 say of themselves. What matters of it is checked here."""
-    levels = {logging.getLogger(name): logging.getLogger(name).level for name in TALKERS}
+    """Without what torch 2.13's exporter and onnxscript 0.7 log about themselves. What matters of it is checked here."""
+    levels = {logging.getLogger(name): logging.getLogger(name).level for name in LOGGERS}
     for logger in levels:
         logger.setLevel(logging.CRITICAL + 1)
     try:

@@ -97,7 +97,7 @@ class Session:
     def image(self) -> ImageSpec:
         if self.network.image is None:
             if not self.network.example[0].is_floating_point():
-                raise InputError(f"{self.name} takes text, not pictures")
+                raise InputError(f"{self.name} takes text, not images")
             raise InputError(f"{self.name} does not say how images are prepared for it: give arrays to Session.run")
         return self.network.image
 

@@ -64,7 +64,7 @@ def save(folder: Path, step: int, contents: Mapping[str, bytes]) -> Checkpoint:
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
         last = newest(folder)
-        before = f"{last.path} stands: make room and go on with --resume" if last else "there is none before it"
+        before = f"{last.path} is left: make room and go on with --resume" if last else "there is none before it"
         raise LaminaError(f"the checkpoint of step {step} cannot be written ({reason(error)}); {before}") from error
     return Checkpoint(final, step)
 

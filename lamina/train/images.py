@@ -19,7 +19,7 @@ from lamina.train.tasks import Batch, shuffled, split
 
 
 class Images:
-    """Labelled pictures in memory, augmented whole batches at a time on the training device."""
+    """Labelled images in memory, augmented whole batches at a time on the training device."""
 
     measure = "top1"
 
@@ -35,7 +35,7 @@ class Images:
             pixels = means.round().to(torch.uint8)
         if side + 2 * pad != size:
             raise InputError(
-                f"recipe: {recipe.data} has pictures of {side}x{side}; image.size = {size} with image.pad = {pad} does not fit"
+                f"recipe: {recipe.data} has images of {side}x{side}; image.size = {size} with image.pad = {pad} does not fit"
             )
         kept, held = split(len(labels), recipe.validation, recipe.seed, recipe.samples)
         self.classes, self.largest = 1 + int(labels.max()), 0
@@ -76,7 +76,7 @@ class Images:
 
 
 class ImageFiles:
-    """A folder of pictures by class, decoded by threads (Pillow lets go of the interpreter while it decodes)."""
+    """A folder of images by class, decoded by threads (Pillow lets go of the interpreter while it decodes)."""
 
     measure = "top1"
 
@@ -84,7 +84,7 @@ class ImageFiles:
         train = root / "train" if (root / "train").is_dir() else root
         paths, labels = folder.load(train)
         if empty := [path for path in paths if not os.access(path, os.R_OK) or not path.stat().st_size]:
-            raise LaminaError(f"{len(empty)} pictures are empty or cannot be read: {_few(empty)}")
+            raise LaminaError(f"{len(empty)} images are empty or cannot be read: {_few(empty)}")
         listing = (f"{path.relative_to(train)} {path.stat().st_size}" for path in paths)
         files.note(f"{root.name}: names and sizes", "\n".join(listing).encode())
         self.recipe, self.spec = recipe, ImageSpec.of(recipe.image)
@@ -103,12 +103,12 @@ class ImageFiles:
     def batch(self, index: Tensor, epoch: int, device: torch.device) -> Batch:
         options = self.recipe.augmentation
 
-        def picture(number: int) -> Tensor:
+        def image(number: int) -> Tensor:
             random = generator(self.recipe.seed, epoch, 3, number)
             return random_crop(self.paths[number], self.spec, random, options.area, options.flip)
 
         numbers = self.kept[index]
-        return Batch((self._decoded(picture, numbers).to(device),), self.labels[numbers].to(device))
+        return Batch((self._decoded(image, numbers).to(device),), self.labels[numbers].to(device))
 
     def stream(self, parts: Iterable[Tensor], epoch: int, device: torch.device) -> Iterator[Batch]:
         """A batch is decoded while the one before it is trained on."""
@@ -120,12 +120,12 @@ class ImageFiles:
                     yield coming.popleft().result()
             yield from (batch.result() for batch in coming)
 
-    def _decoded(self, picture: Callable[[int], Tensor], numbers: Tensor) -> Tensor:
-        """The pictures by `picture`, in threads. All that cannot be read are named."""
+    def _decoded(self, image: Callable[[int], Tensor], numbers: Tensor) -> Tensor:
+        """The images that `image` gives, in threads. All that cannot be read are named."""
 
         def decode(number: int) -> Tensor | LaminaError:
             try:
-                return picture(number)
+                return image(number)
             except LaminaError as error:
                 return error
 
@@ -138,8 +138,8 @@ class ImageFiles:
     def validation(self, device: torch.device, rank: int, ranks: int) -> Iterator[Batch]:
         for numbers in self.held[rank::ranks].split(100):
             if len(numbers):
-                pictures = self._decoded(lambda n: prepare(self.paths[n], self.spec), numbers)
-                yield Batch((pictures.to(device),), self.labels[numbers].to(device))
+                images = self._decoded(lambda n: prepare(self.paths[n], self.spec), numbers)
+                yield Batch((images.to(device),), self.labels[numbers].to(device))
 
 
 def _few(paths: Sequence[Path]) -> str:

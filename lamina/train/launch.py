@@ -72,7 +72,7 @@ def keep_freed_memory() -> None:
     """Have the C library keep what is freed, for the rest of this process (glibc; elsewhere nothing happens).
 
     A step asks for the activations that the step before has freed. By default much of that goes back to the system in between,
-    which clears every page anew: 5 to 14 % of a step of the small Transformer and the small ViT on a CPU.
+    which clears every page again: 5 to 14 % of a step of the small Transformer and the small ViT on a CPU.
     """
     M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
     with contextlib.suppress(OSError, AttributeError, TypeError):  # no such library, no such function, Windows
@@ -138,7 +138,7 @@ def held(out: Path, resume: bool) -> Iterator[None]:
             if fcntl is not None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise LaminaError(f"a run is at work in {out}: wait for it, or give another --out") from None
+            raise LaminaError(f"a run is going on in {out}: wait for it, or give another --out") from None
         except OSError:  # a file system without locks
             pass
         yield

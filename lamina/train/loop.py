@@ -24,7 +24,7 @@ from lamina.progress import Meter
 from lamina.train import checkpoint, optim, provenance
 from lamina.train.recipe import Recipe, difference, dump, loads
 from lamina.train.tasks import IGNORED, Batch, Task, loss
-from lamina.train.world import World, full, sharded, spread
+from lamina.train.world import World, full, placed_like, sharded
 
 METRICS, CONFIG, WEIGHTS, CHECKPOINTS = "metrics.jsonl", "config.toml", "weights.safetensors", "checkpoints"
 
@@ -57,7 +57,7 @@ class Run:
         self.steps_an_epoch, self.samples = len(batches), sum(map(len, batches))
         self.steps = min(recipe.epochs * self.steps_an_epoch, recipe.steps or math.inf)
         self.step, self.best, self.rows = 0, None, []  # type: ignore[var-annotated]
-        self.sums, self.seconds = [0.0, 0.0, 0.0], 0.0  # of the epoch under way: loss, right answers, answers
+        self.sums, self.seconds = [0.0, 0.0, 0.0], 0.0  # of the current epoch: loss, right answers, answers
         self.asked = False  # to stop
         torch.manual_seed(recipe.seed + world.rank)
 
@@ -169,7 +169,7 @@ class Run:
         """Stop, all processes together, naming the step, the learning rate and the checkpoint that is left."""
         with self.world.together():
             last = checkpoint.newest(self.checkpoints)
-            left = f"{last.path} stands" if last else "there is no checkpoint before it"
+            left = f"{last.path} is left" if last else "there is no checkpoint before it"
             raise LaminaError(
                 f"{what} in step {step} (epoch {step // self.steps_an_epoch + 1}), at learning rate {self.lr(step):.3g}: a "
                 f"lower one, a longer warm-up or clipping may help; {left}"
@@ -188,7 +188,7 @@ class Run:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Loss and measure on the validation part, with the averaged weights where there are some."""
+        """Loss and measure on the validation split, with the averaged weights where there are some."""
         if not self.recipe.validation:
             return {}
         sums = [0.0, 0.0, 0.0]
@@ -209,7 +209,7 @@ class Run:
         return {"validation_loss": totals[0] / totals[2], f"validation_{self.task.measure}": 100 * totals[1] / totals[2]}
 
     def _padded(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, bool]]:
-        """The batches; where the weights are spread over the processes, as many calls in each (the last one's again)."""
+        """The batches; where the weights are sharded over the processes, as many calls in each (the last one's again)."""
         if not self.sharded:
             yield from ((batch, True) for batch in batches)
             return
@@ -275,15 +275,15 @@ class Run:
         state = point.tensors("state.safetensors")
         with torch.no_grad():
             for name, value in self.module.state_dict().items():
-                value.copy_(spread(state.pop(f"module.{name}"), value))
+                value.copy_(placed_like(state.pop(f"module.{name}"), value))
             if self.average is not None:
                 for name, value in self.average.values.items():
-                    value.copy_(spread(state.pop(f"average.{name}"), value))
+                    value.copy_(placed_like(state.pop(f"average.{name}"), value))
         parameters = dict(self.module.named_parameters())
         for full_name, value in state.items():
             _, key, name = full_name.split(".", 2)  # optimizer.KEY.NAME
             parameter = parameters[name]
-            own = spread(value, parameter) if value.shape == parameter.shape else value.to(parameter.device)
+            own = placed_like(value, parameter) if value.shape == parameter.shape else value.to(parameter.device)
             self.optimizer.state[parameter][key] = own.clone()
 
     def _restore(self, point: checkpoint.Checkpoint) -> None:
@@ -336,7 +336,7 @@ class Run:
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
-        """Ctrl-C and a polite kill ask to stop after the step under way; the second one does not wait."""
+        """SIGINT (Ctrl-C) and SIGTERM ask to stop after the current step; a second one stops at once."""
 
         def ask(number: int, frame: Any) -> None:
             if self.asked:
@@ -356,7 +356,7 @@ class Run:
 
     def _stop(self, when: str) -> None:
         with self.world.together():
-            raise Interrupted(f"{when}, which is saved: go on with --resume")
+            raise Interrupted(f"{when}, which is saved: continue with --resume")
 
     def _must_stop(self) -> bool:
         """Whether any process was asked to: all of them stop after the same step."""

@@ -23,7 +23,7 @@ def optimizer(module: nn.Module, options: Optimizer) -> torch.optim.Optimizer:
         others = [p for p in part if not (options.decay_all or p.ndim > 1)]
         for chosen, decay in ((decayed, options.weight_decay), (others, 0.0)):
             groups += [{"params": chosen, "weight_decay": decay, "factor": factor}] if chosen else []
-    # Fused: all of an update in one pass over memory. torch has no such SGD for parameters that are cut up over processes.
+    # Fused: all of an update in one pass over memory. torch has no such SGD for parameters that are sharded over processes.
     fused = None if any(isinstance(p, DTensor) for p in parameters) else True
     if options.name == "sgd":
         return torch.optim.SGD(groups, lr=options.lr, momentum=options.momentum, nesterov=options.nesterov, fused=fused)

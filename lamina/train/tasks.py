@@ -25,7 +25,7 @@ IGNORED = -100  # torch's own
 
 
 class Task(Protocol):
-    measure: str  # of the validation part: "top1" or "token_accuracy", both in percent
+    measure: str  # of the validation split: "top1" or "token_accuracy", both in percent
     classes: int  # answers are below it
     largest: int  # the number of the sample that asks most of the network
 
@@ -34,17 +34,17 @@ class Task(Protocol):
         ...
 
     def count(self, index: Tensor) -> int:
-        """How many answers these samples have together: a picture has one, a sentence its tokens."""
+        """How many answers these samples have together: an image has one, a sentence its tokens."""
         ...
 
     def batch(self, index: Tensor, epoch: int, device: torch.device) -> Batch: ...
 
     def stream(self, parts: Iterable[Tensor], epoch: int, device: torch.device) -> Iterator[Batch]:
-        """`batch` of each part in turn, made ahead where that is quicker."""
+        """`batch` of each micro-batch in turn, made ahead where that is quicker."""
         ...
 
     def validation(self, device: torch.device, rank: int, ranks: int) -> Iterator[Batch]:
-        """This process's share of the validation part, which is no part of the training samples."""
+        """This process's share of the validation split, which has none of the training samples."""
         ...
 
 

@@ -84,14 +84,14 @@ def full(value: Tensor) -> Tensor:
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
-def spread(value: Tensor, like: Tensor) -> Tensor:
-    """`value` as `like` lies: on its device, and cut up over the processes as it is."""
+def placed_like(value: Tensor, like: Tensor) -> Tensor:
+    """`value` placed as `like` is: on its device, and sharded over the processes in the same way."""
     value = value.to(like.device, like.dtype)
     return distribute_tensor(value, like.device_mesh, like.placements) if isinstance(like, DTensor) else value
 
 
 def sharded(module: nn.Module, world: World) -> nn.Module:
-    """FSDP2: parameters, gradients and optimizer states cut up over the processes, a block at a time."""
+    """FSDP2: parameters, gradients and optimizer states sharded over the processes, a block at a time."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 

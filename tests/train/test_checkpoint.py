@@ -126,7 +126,7 @@ def test_a_full_disk(tmp_path):
         last = checkpoint.newest(small / "run/checkpoints")
         assert last is not None and last.step > 1
         assert error == (
-            f"lamina: the checkpoint of step {last.step + 1} cannot be written (No space left on device); {last.path} stands: "
+            f"lamina: the checkpoint of step {last.step + 1} cannot be written (No space left on device); {last.path} is left: "
             "make room and go on with --resume\n"
         )
         assert not list(small.glob("run/checkpoints/*.partial"))

@@ -116,7 +116,7 @@ def test_ctrl_c_on_the_real_command(recipe, made, tmp_path):
         process.send_signal(signal.SIGINT)
         error = process.communicate()[1]
     assert process.returncode == 130
-    assert error.startswith("lamina: stopped after ") and error.endswith("which is saved: go on with --resume\n")
+    assert error.startswith("lamina: stopped after ") and error.endswith("which is saved: continue with --resume\n")
     assert error.count("\n") == 1
     last = checkpoint.newest(out / "checkpoints")
     assert last is not None and last.progress()["step"] == last.step

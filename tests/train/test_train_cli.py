@@ -166,7 +166,7 @@ def test_recipes_that_cannot_be(run, refused, tmp_path):
 def test_data_that_do_not_fit_the_network(run, refused, tmp_path):
     training.write_cifar10(tmp_path / "data")
     error = refused("train resnet20_cifar10 --set data=mnist --out a", 2)
-    assert error == "recipe: mnist has pictures of 28x28; image.size = 32 with image.pad = 0 does not fit"
+    assert error == "recipe: mnist has images of 28x28; image.size = 32 with image.pad = 0 does not fit"
     error = refused("train lenet5_mnist --set image.size=28 --set image.pad=0 --out b", 2)
     assert error.startswith("recipe: lenet5 does not take inputs of 1x28x28 (")
     error = refused("train tiny.toml --set changes.num_classes=4 --out c", 2)
@@ -194,7 +194,7 @@ def test_data_that_are_not_there(run, refused, tmp_path):
     for name in ("class0/0.jpg", "class2/2.jpg"):
         (tmp_path / "pictures" / name).write_bytes(b"")
     error = refused("train resnet50_imagenet --data pictures --out f", 1)
-    assert error == "2 pictures are empty or cannot be read: pictures/class0/0.jpg, pictures/class2/2.jpg"
+    assert error == "2 images are empty or cannot be read: pictures/class0/0.jpg, pictures/class2/2.jpg"
     for name in ("class0/0.jpg", "class2/2.jpg"):
         (tmp_path / "pictures" / name).write_bytes(b"no picture")
     small = "--set image.size=32 --set image.resize=36 --set batch=8"
@@ -219,10 +219,10 @@ def test_two_runs_in_one_folder(run, refused, tmp_path):
     from lamina.train import launch
 
     with launch.held(tmp_path / "runs/tiny", resume=False):
-        assert refused("train tiny.toml", 1) == "a run is at work in runs/tiny: wait for it, or give another --out"
+        assert refused("train tiny.toml", 1) == "a run is going on in runs/tiny: wait for it, or give another --out"
     assert run("train tiny.toml --set epochs=1")[0] == 0
     with launch.held(tmp_path / "runs/tiny", resume=True):
-        assert "a run is at work" in refused("train tiny.toml --set epochs=1 --resume", 1)
+        assert "a run is going on" in refused("train tiny.toml --set epochs=1 --resume", 1)
 
 
 def test_a_loss_that_is_not_finite(run, tmp_path):
@@ -230,7 +230,7 @@ def test_a_loss_that_is_not_finite(run, tmp_path):
     assert code == 1 and err.count("\n") == 1
     what = r"(loss is nan|loss is inf|weights are no longer finite)"
     assert re.match(rf"lamina: the {what} in step \d+ \(epoch \d\), at learning rate [\d.e+]+: a lower one, ", err), err
-    assert re.search(r"(step-\d+ stands|there is no checkpoint before it)$", err.strip())
+    assert re.search(r"(step-\d+ is left|there is no checkpoint before it)$", err.strip())
 
 
 def test_devices_and_machines(refused):

@@ -151,7 +151,7 @@ def test_ctrl_c_stops_all_processes(pictures, tmp_path):
     process.join()
     assert process.exitcode == 130
     error = log.with_suffix(".err").read_text()
-    assert error.startswith("lamina: stopped after ") and error.endswith("which is saved: go on with --resume\n"), error
+    assert error.startswith("lamina: stopped after ") and error.endswith("which is saved: continue with --resume\n"), error
     assert error.count("\n") == 1, error
     last = checkpoint.newest(out / "checkpoints")
     assert last is not None and last.progress()["ranks"] == 2
