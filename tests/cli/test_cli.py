@@ -212,7 +212,7 @@ def test_strict(ok, refused, tmp_path):
         ("cost resnet50 --input 3x224x224", 2, "it takes 1x3x224x224"),
         ("cost alexnet --input 1x3x224x224", 2, "fc6 (Linear): takes 9,216 features, got 6,400"),
         ("cost vgg16 --input 1x3x16x16", 2, "too small"),
-        ("cost resnet50 --input 0x3x2x2", 2, "no shape"),
+        ("cost resnet50 --input 0x3x2x2", 2, "not a valid shape"),
         ("cost resnet50 --depth 0", 2, "--depth"),
         ("cost resnet50 --dtype int4", 2, "--dtype"),
         ("cost weights.safetensors", 2, "a file of weights is not opened"),
