@@ -76,10 +76,10 @@ TABLE = {
         lamina=("lamina.zoo", "lamina.weights", "lamina.data"), third=("torch",), lazy=("sacrebleu",)
     ),
     **dict.fromkeys(
-        ("lamina.infer.bench", "lamina.infer.layers"),
+        ("lamina.infer.bench", "lamina.infer.layers", "lamina.infer.protocols"),
         Row(
             lamina=("lamina.zoo", "lamina.weights", "lamina.data", "lamina.tracing", "lamina.hardware.roofline"),
-            third=("torch",),
+            third=("torch", "numpy", "PIL"),
         ),
     ),
     "lamina.hardware": Row(third=("numpy", "msgspec"), lazy=("ray",)),

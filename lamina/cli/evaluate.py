@@ -2,7 +2,8 @@ from typing import Annotated
 
 import typer
 
-from lamina.cli.options import Device, Engine, Image, Json, Threads, Weights
+from lamina import units
+from lamina.cli.options import Device, Engine, Image, Json, Threads
 from lamina.cli.output import print_json
 from lamina.data import registry
 
@@ -18,8 +19,13 @@ def evaluate(
             f"INDEX_*); {', '.join(registry.names('text'))}.",
         ),
     ],
-    weights: Weights = None,
-    batch: Annotated[int, typer.Option("--batch", help="Images per batch.")] = 100,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option("--weights", metavar="FILE|TAG", help="A weight file, or a tag of `lamina show`; several are averaged."),
+    ] = None,
+    protocol: Annotated[str, typer.Option("--protocol", help="For a folder: 1-crop, 10-crop, 144-crop or dense.")] = "1-crop",
+    scale: Annotated[list[int] | None, typer.Option("--scale", help="A shorter side, of dense; again for several.")] = None,
+    batch: Annotated[int, typer.Option("--batch", help="Images at a time.")] = 100,
     image: Image = None,
     engine: Engine = "torch",
     threads: Threads = None,
@@ -31,7 +37,8 @@ def evaluate(
     from lamina.infer.session import parse_image
 
     options = {"image": parse_image(image or []), "engine": engine, "threads": threads, "device": device}
-    result = measure(model, data, weights, batch=batch, **options)
+    several = weights[0] if weights and len(weights) == 1 else weights
+    result = measure(model, data, several, batch=batch, protocol=protocol, scales=scale or (), **options)
     if json:
         print_json(result)
     else:
@@ -46,3 +53,5 @@ def evaluate(
                     print(f"  {figures}, on the {part['count']:,} whose reference is {what} a target of the training split")
         else:
             print(f"  top-1 {result['top1']:.2f} %   top-5 {result['top5']:.2f} %")
+            if "macs_per_image" in result:
+                print(f"  {units.macs(result['macs_per_image'])} per image")

@@ -2,7 +2,7 @@
 or among the five best, of the scores (Russakovsky et al., arXiv 1409.0575, section 4.1, as accuracy rather than error)."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from lamina.data import folder, registry
 from lamina.data.image import from_pixels, prepare
 from lamina.errors import InputError
+from lamina.infer.protocols import Protocol, Viewer
 from lamina.infer.session import Session
 from lamina.progress import track
 from lamina.weights import trained
@@ -21,14 +22,19 @@ from lamina.zoo import registry as zoo
 def evaluate(
     name: str,
     data: str | Path,
-    weights: str | Path | None = None,
+    weights: str | Path | Sequence[str | Path] | None = None,
     *,
     batch: int = 100,
+    protocol: str = "1-crop",
+    scales: Sequence[int] = (),
     **options: Any,
 ) -> dict[str, Any]:
     """{"model", "weights", "data", "protocol", "count", "top1", "top5"} on a data set's test split or a folder of images:
     one centre crop per image; percent, rounded to four places. A Transformer's, on a corpus, has "bleu" (beam 5) and
     "bleu_greedy" in place of the last two. `options` are those of `Session`, or of `bleu`.
+
+    `protocol` is one of `protocols.PROTOCOLS`, for folders of images: a class's probability is the mean over an image's views,
+    and over the networks where several `weights` are given; the document then has "macs_per_image" too.
     """
     file = trained.place(name)
     if (name if file is None else trained.named(file)) in zoo.names("transformer"):
@@ -36,6 +42,8 @@ def evaluate(
 
         if options.pop("engine", "torch") != "torch":
             raise InputError(f"{name} translates by torch alone: leave --engine out")
+        if weights is not None and not isinstance(weights, str | Path):
+            raise InputError(f"{name} translates with one file of weights")
         return bleu(name, data, weights, device=options.get("device", "cpu"))
     if batch < 1:
         raise InputError(f"--batch is a positive number, not {batch}")
@@ -44,6 +52,10 @@ def evaluate(
     known = registry.names("images")
     if str(data) not in known and not os.path.exists(data):
         raise InputError(f"{data}: no such folder, nor one of the data sets {', '.join(known)}")
+    if protocol != "1-crop" or scales or not (weights is None or isinstance(weights, str | Path)):
+        if str(data) in known:
+            raise InputError(f"{data} is tested on whole images: --protocol and several --weights are for folders of images")
+        return _by_protocol(name, data, weights, Protocol(protocol, tuple(scales)), options)
     net = Session(name, weights, **options)
     labels, batches, protocol = (_data_set if str(data) in known else _folder)(net, name, str(data), batch)
     right1 = right5 = 0
@@ -62,6 +74,33 @@ def evaluate(
         "count": len(labels),
         "top1": round(100 * right1 / len(labels), 4),
         "top5": round(100 * right5 / len(labels), 4),
+    }
+
+
+def _by_protocol(
+    name: str, data: str | Path, weights: str | Path | Sequence[str | Path] | None, protocol: Protocol, options: dict[str, Any]
+) -> dict[str, Any]:
+    """The document of networks that see an image's views; each image goes through all of them before the next."""
+    several = [weights] if weights is None or isinstance(weights, str | Path) else list(weights)
+    viewers = [Viewer(Session(name, one, **options), protocol) for one in several]
+    paths, labels = folder.load(data)
+    right1 = right5 = 0
+    for path, label in track(zip(paths, labels, strict=True), "images", len(paths)):
+        mean = torch.stack([viewer.probabilities(path) for viewer in viewers]).mean(0)
+        if label >= len(mean):
+            raise InputError(f"{data} has labels up to {max(labels)}, and {name} has {len(mean)} classes")
+        best = mean.topk(min(5, len(mean))).indices.tolist()
+        right1, right5 = right1 + (best[0] == label), right5 + (label in best)
+    spec = viewers[0].spec
+    return {
+        "model": name,
+        "weights": ", ".join(viewer.net.weights for viewer in viewers),
+        "data": str(data),
+        "protocol": protocol.describe(spec) + (f"; {len(viewers)} networks" if len(viewers) > 1 else ""),
+        "count": len(labels),
+        "top1": round(100 * right1 / len(labels), 4),
+        "top5": round(100 * right5 / len(labels), 4),
+        "macs_per_image": sum(viewer.macs_per_image for viewer in viewers),
     }
 
 
