@@ -91,12 +91,13 @@ def grown(source: Path, target: Path, level: Level) -> Path:
     network, place = trained.network(str(source))
     found = finding.find(network, place)
     old = loading.load(network, found)
-    result = grow(old, **level.grow, operator=level.operator)
+    factors: dict[str, Any] = dict(level.grow)
+    result = grow(old, **factors, operator=level.operator)
     metadata = reading.read_metadata(found.path)
     image = dict(json.loads(metadata["image"]))
-    sizes = [getattr(m.config, "img_size", None) for m in (old, result.module)]
-    if image and sizes[0] != sizes[1] and None not in sizes:
-        factor = sizes[1] // sizes[0]
+    before, after = (getattr(m.config, "img_size", 1) for m in (old, result.module))
+    if image and before != after:
+        factor = after // before
         image |= {key: image[key] * factor for key in ("size", "resize", "pad") if key in image}
     kept = {k: v for k, v in metadata.items() if k not in ("result", "changes", "network")}
     facts = {"image": json.dumps(image), "operators": json.dumps(result.report.operators)}
