@@ -3,7 +3,7 @@
 from typing import Any
 
 from lamina import units
-from lamina.lecture import claims, dataflows, degradation, facts, slides, summary
+from lamina.lecture import claims, dataflows, degradation, facts, multiscale, slides, summary
 from lamina.lecture.claims import Slide
 from lamina.report import plot
 from lamina.report.lecture_page import Section, Table, render
@@ -57,6 +57,8 @@ def figures(key: str) -> list[Figure]:
         return [
             Figure(plot.scatter(accuracies()), "Top-1 accuracy on ImageNet against MACs; the area is the number of parameters")
         ]
+    if key == "theory":
+        return [Figure(draw(multiscale.measured()), caption) for draw, caption in multiscale.FIGURES]
     if key == "summary":
         return [fit(name) for name in dataflows.FIT]
     return []

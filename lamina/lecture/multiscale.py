@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lamina.lecture.claims import Finding, judge
-from lamina.report.plot import COLOURS, Plot, blank
+from lamina.report.plot import COLOURS, Plot
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,9 +28,7 @@ RESOLUTION_CAPTION = (
     "MNIST. Left: accuracy at the other resolution, without training there, the mean and every seed; with batch norm after "
     "recalibration. Right: validation accuracy against all MACs spent, from 14x14 to 28x28, mean over seeds."
 )
-DEPTH_CAPTION = (
-    "CIFAR-10 at 16x16, 2 to 16 residual blocks: validation accuracy against all MACs spent, mean over seeds."
-)
+DEPTH_CAPTION = "CIFAR-10 at 16x16, 2 to 16 residual blocks: validation accuracy against all MACs spent, mean over seeds."
 
 
 @cache
@@ -139,7 +137,9 @@ def _curves(axes: Any, arms: dict[str, Any]) -> None:
 
 @Plot
 def resolution_figure(found: dict[str, Any]) -> "Figure":
-    figure = blank(9.5, 3.6)
+    from matplotlib.figure import Figure
+
+    figure = Figure((9.5, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     operators = ("same", *MOVED)
     for number, (direction, shown) in enumerate((("coarser", "28 to 14"), ("finer", "14 to 28"))):
@@ -159,7 +159,9 @@ def resolution_figure(found: dict[str, Any]) -> "Figure":
 
 @Plot
 def depth_figure(found: dict[str, Any]) -> "Figure":
-    figure = blank(6.4, 3.6)
+    from matplotlib.figure import Figure
+
+    figure = Figure((6.4, 3.6), layout="constrained")
     _curves(figure.subplots(), found["resnet_cifar"])
     return figure
 

@@ -345,7 +345,7 @@ def depth_profile(document: Mapping[str, Any]) -> "Figure":
         points = [(i, b[key]) for i, b in zip(place, blocks, strict=True) if key in b]
         axes[1].plot(*zip(*points, strict=True), "o-", color=colour, label=label) if points else None
     axes[1].axhline(2**0.5, color=INK, linewidth=0.6, linestyle=":")
-    axes[1].set(title="change of weights to the next block", xlabel="block", ylim=(0, None))
+    axes[1].set(title="change of weights to the next block", xlabel="block", ylim=(0, 1.6))
     if tokens:
         place = range(1, len(tokens) + 1)
         axes[2].plot(place, [t["rank"] for t in tokens], "o-", color=COLOURS[0], label="with shortcuts")

@@ -11,7 +11,7 @@ from markupsafe import escape
 
 from lamina.errors import LaminaError
 from lamina.lecture import claims as lecture
-from lamina.lecture import degradation, facts, html, slides, summary
+from lamina.lecture import degradation, facts, html, multiscale, slides, summary
 from lamina.lecture.slides import data as data_slides
 
 VERDICTS = {"confirmed", "refuted", "explained", "not testable here"}
@@ -407,7 +407,7 @@ def test_the_curves_names_stand_apart_at_their_ends():
 
 def test_the_page_has_it_all(claims, tmp_path):
     page = html.page()
-    assert page.count("<svg") == 5 + 1 + 4 + 1
+    assert page.count("<svg") == 5 + 1 + 4 + 1 + 2
     for c in claims:
         assert c["slide"].split(" (")[0] in page
     assert set(re.findall(r"https?://[^\"' )]*", page)) <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
@@ -437,3 +437,19 @@ def test_writing_the_page_is_all_or_nothing(tmp_path, monkeypatch):
     assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
     with pytest.raises(LaminaError, match="No such file or directory"):
         files.write(tmp_path / "none" / "page.html", "new")
+
+
+# ---- multiscale theory ----------------------------------------------------------------------------------------------------
+
+
+def test_the_documented_figures_of_growing_are_the_shipped_ones():
+    text = (Path(__file__).parents[2] / "docs" / "results.md").read_text()
+    found = multiscale.measured()
+    rows = multiscale.transfer_rows(found) + multiscale.arm_rows(found, "resnet_cifar")
+    for row in rows + multiscale.arm_rows(found, "warm", (97.0, 98.0, 99.0)):
+        assert f"| {' | '.join(row)} |" in text
+
+
+def test_an_interval_is_students():
+    assert multiscale.interval([1.0, 2.0, 3.0]) == "2.00 ± 2.48"  # 4.303 / sqrt(3)
+    assert multiscale.interval([1.5]) == "1.50 (1 seed)"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from lamina.lecture import claims, degradation, facts, slides, summary
+from lamina.lecture import claims, degradation, facts, multiscale, slides, summary
 from lamina.lecture.slides import networks, trends
 from lamina.zoo import registry
 from tests.lecture.test_lecture import DEGRADED, LEARNT, made
@@ -154,8 +154,8 @@ MUTATIONS: dict[str, Mutation] = {
     "summary.batch_norm": BATCH_NORM,
     "summary.flexible": swaps(("alexnet", "vgg16"), ("googlenet", "vgg16"), ("resnet50", "vgg16")),
     "theory.depth": constant(trends, "OPERATOR", "random"),
-    "theory.resolution": constant(trends, "RESOLUTION", lambda: 1e-7, "a loss of 1e-7"),
-    "theory.transformer": constant(trends, "TRANSFORMER", lambda: 0.1, "a loss of 0.1"),
+    "theory.resolution": constant(multiscale, "MOVED", ("constant", "bilinear"), "no dilation"),
+    "theory.transformer": constant(multiscale, "OPERATOR", "random"),
 }
 CLAIMS = [f"{slide.key}.{id}" for slide in claims.slides() for id in slide.claims]
 

@@ -2,14 +2,14 @@
 
 import itertools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from lamina.lecture import dataflows, facts
+from lamina.lecture import dataflows, facts, multiscale
 from lamina.lecture import summary as summaries
-from lamina.lecture.claims import Finding, Findings, Said, judge, untestable
+from lamina.lecture.claims import Finding, Findings, Said, judge
 from lamina.workload import Workload
 from lamina.zoo import registry
 
@@ -161,25 +161,14 @@ def flexible() -> Finding:
 OPERATOR = "zero"  # how blocks are added: with a last batch norm of zero, so that they change nothing at first
 TOLERANCE = 1e-5  # relative, of float32 outputs
 
-# What the operators between resolutions and those of the Transformer lose, relative, once it is measured.
-RESOLUTION: Callable[[], float] | None = None
-TRANSFORMER: Callable[[], float] | None = None
-
 
 def theory(said: Said) -> Findings:
     lost, blocks, top1 = refined()
     return {
         "depth": judge(lost < TOLERANCE, lost=lost, before=blocks[0], after=blocks[1], top1=top1),
-        "resolution": lossless(RESOLUTION),
-        "transformer": lossless(TRANSFORMER),
+        "resolution": multiscale.resolution(multiscale.measured()),
+        "transformer": multiscale.transformer(TOLERANCE),
     }
-
-
-def lossless(loss: Callable[[], float] | None) -> Finding:
-    if loss is None:
-        return untestable()
-    lost = loss()
-    return judge(lost < TOLERANCE, lost=lost)
 
 
 def refined() -> tuple[float, tuple[int, int], float]:
