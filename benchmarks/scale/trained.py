@@ -21,7 +21,7 @@ from lamina.data.text import END, PAD, START
 from lamina.infer.generate import pad
 from lamina.infer.translate import translator
 from lamina.scale.growth import grow
-from lamina.weights import files
+from lamina.weights import finding, loading
 from lamina.zoo import transformer
 
 VIT: dict[str, dict[str, Any]] = {
@@ -50,8 +50,8 @@ def predictions(net: nn.Module, x: Tensor) -> Tensor:
 
 
 def images(name: str, data: Any, changes: dict[str, dict[str, Any]]) -> None:
-    file = files.find(name)
-    net = files.load(name, file)
+    file = finding.find(name)
+    net = loading.load(name, file)
     pixels, labels = data.load("test")
     x = from_pixels(pixels, ImageSpec.of(file.image))
     before = predictions(net, x)

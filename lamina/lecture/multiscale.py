@@ -59,7 +59,7 @@ def resolution(found: dict[str, Any]) -> Finding:
             holds &= all(m > s for m, s in zip(by[moved], by["same"], strict=True))
             best[f"{network}_{direction}"] = moved
     by = {d: at_the_other(found, "residual", d) for d in ("coarser", "finer")}
-    figures = {
+    figures: dict[str, Any] = {
         "dilated": fmean(by["finer"]["dilated"]),
         "same_finer": fmean(by["finer"]["same"]),
         "inverse": max(fmean(by["finer"][o]) for o in ("constant", "bilinear", "bilinear_damped")),
@@ -68,7 +68,7 @@ def resolution(found: dict[str, Any]) -> Finding:
         "own_finer": fmean(found["transfer"]["residual"]["finer"]["own"]),
         "own_coarser": fmean(found["transfer"]["residual"]["coarser"]["own"]),
     }
-    return judge(holds, **figures)
+    return judge(holds, False, **figures)
 
 
 def transformer(tolerance: float) -> Finding:
@@ -76,9 +76,9 @@ def transformer(tolerance: float) -> Finding:
     outputs, relative; and how smooth its weights are over the depth, independent layers being sqrt(2) apart."""
     from lamina.scale.diagnose import diagnose
     from lamina.scale.growth import grow
-    from lamina.weights import files as weights
+    from lamina.weights import loading
 
-    net: Any = weights.load("vit_mnist")
+    net: Any = loading.load("vit_mnist")
     x = torch.randn(16, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     larger = grow(net, **GROWTH, operator={"depth": OPERATOR}).module  # type: ignore[arg-type]
     with torch.no_grad():
