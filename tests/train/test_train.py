@@ -498,7 +498,7 @@ def test_weights_that_are_not_finite_are_not_saved(run, tmp_path):
     it.step = 1
     with torch.no_grad():
         next(it.module.parameters()).view(-1)[0] = math.nan
-    with pytest.raises(LaminaError, match=r"no longer finite in step 0 .*step-00000000 stands"):
+    with pytest.raises(LaminaError, match=r"no longer finite in step 0 .*step-00000000 is left"):
         it.save()
     assert [c.step for c in checkpoint.complete(it.checkpoints)] == [0]
 
