@@ -109,7 +109,7 @@ def main() -> int:
         peers = {name: ms for name, ms in least.items() if exact[name] and name != "Lamina"}
         fastest = min(peers, key=lambda name: peers[name])
         ratio = peers[fastest] / least["Lamina"]
-        slow += ratio < 10 or not exact["Lamina"]
+        slow += ratio < 5 or not exact["Lamina"]
         cells = " | ".join(f"{least[name]:.1f}{'' if exact[name] else ' *'}" for name in tools)
         print(f"| {network} | {right:,} | {cells} | {ratio:.1f} ({fastest}) |", flush=True)
     return 1 if slow else 0

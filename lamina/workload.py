@@ -287,11 +287,11 @@ class Workload(Record, frozen=True):
     @property
     def edges(self) -> tuple[tuple[int, int, int], ...]:
         """(producer, consumer, tensor id) by tensor identity; the producer of a network input is -1."""
-        made = {t.id: -1 for t in self.inputs}
+        producer = {t.id: -1 for t in self.inputs}
         edges: list[tuple[int, int, int]] = []
         for index, layer in enumerate(self.layers):
-            edges += [(made[t.id], index, t.id) for t in layer.inputs if t.id in made]
-            made.update((t.id, index) for t in layer.outputs)
+            edges += [(producer[t.id], index, t.id) for t in layer.inputs if t.id in producer]
+            producer.update((t.id, index) for t in layer.outputs)
         return tuple(edges)
 
     @property

@@ -84,8 +84,8 @@ def apply(t: Emitter, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     else:
         single = not output or isinstance(output[0], int)
         dtype = next((x.dtype for x in tensors if x.is_floating_point()), torch.get_default_dtype())
-        made = [t.new(tuple(shape), dtype) for shape in ([output] if single else output)]
-        result = made[0] if single else tuple(made)
+        results = [t.new(tuple(shape), dtype) for shape in ([output] if single else output)]
+        result = results[0] if single else tuple(results)
     outputs = tensors_in(result)
     names: Sequence[int | str] = [t.operand(x) for x in tensors[:2]]
     if len(nests) == 1 and not nests[0].operands and len(names) == 2:

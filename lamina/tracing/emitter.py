@@ -128,15 +128,15 @@ class Emitter:
         weights = tuple([x for x in found if isinstance(x, Weight)])
         grad = self.differentiates and (any([x.requires_grad for x in read]) or any([w.trainable for w in weights]))
         results = (output,) if isinstance(output, torch.Tensor) else output
-        made = [ledger.register(x, grad and (x.is_floating_point() or x.is_complex())) for x in results]
-        kept = ledger.keep(saved) if any([x.requires_grad for x in made]) else ()
+        written = [ledger.register(x, grad and (x.is_floating_point() or x.is_complex())) for x in results]
+        kept = ledger.keep(saved) if any([x.requires_grad for x in written]) else ()
         if loops and results and results[0].is_complex():  # four real products make a complex one
             loops = tuple([replace(nest, times=4 * nest.times) for nest in loops])
         counted, free = operators or ((0, 1) if kind in FREE else (1, 0))
         self._counted += counted
         self._free += free
         frame.layers += 1
-        numbers = [x.id for x in read], [x.id for x in made]
+        numbers = [x.id for x in read], [x.id for x in written]
         self._operations.append(
             Operation(frame, kind, op, attributes or {}, *numbers, weights, loops, ops or {}, kept, workspace)
         )
@@ -175,7 +175,9 @@ class Emitter:
 
     def coverage(self) -> Coverage:
         names = self._names() if self._unknown else []
-        unknown = [Unknown(op, names[layer], tuple(given), tuple(made)) for layer, op, given, made in self._unknown]
+        unknown = [
+            Unknown(op, names[layer], tuple(shapes_in), tuple(shapes_out)) for layer, op, shapes_in, shapes_out in self._unknown
+        ]
         return Coverage(self._counted, self._free, tuple(unknown))
 
     def assumptions(self) -> tuple[str, ...]:

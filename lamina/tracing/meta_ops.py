@@ -294,7 +294,7 @@ def _record(t: Emitter, mode: MetaOps, result: Any) -> None:
     # An operator of several products (attention) does not say what it keeps of them.
     known = PRODUCTS.issuperset(mode.kinds) and (mode.factors or not mode.loops)
     memory = {private.address(x): x.untyped_storage().nbytes() for x in outputs}
-    made = sum(size for address, size in memory.items() if address in mode.storages)
+    kept = sum(size for address, size in memory.items() if address in mode.storages)
     t.emit(
         kind,
         mode.name,
@@ -303,7 +303,7 @@ def _record(t: Emitter, mode: MetaOps, result: Any) -> None:
         nests,
         mode.ops,
         saved=mode.factors if known else (*inputs, *outputs),
-        workspace=max(0, mode.peak - made),
+        workspace=max(0, mode.peak - kept),
         operators=(mode.counted, mode.free),
     )
     t.unknown(mode.unknown)

@@ -20,12 +20,12 @@ def restored(modules: Sequence[nn.Module]) -> Iterator[None]:
     """
     tables = [vars(module) for module in modules]
     containers = [value for table in tables for value in table.values() if type(value) in CONTAINERS]
-    before = [(container, container.copy()) for container in (*tables, *containers)]
+    before = [(container, container.copy() if container else ()) for container in (*tables, *containers)]  # most are empty
     try:
         yield
     finally:
         for container, copy in before:
-            if (container or copy) and not _same(container, copy):  # most are empty
+            if (container or copy) and not _same(container, copy):
                 container.clear()
                 (container.extend if isinstance(container, list) else container.update)(copy)
 

@@ -112,14 +112,14 @@ class Tracer(TorchFunctionMode):
         as it was."""
         modules = [place.module for place in self.survey.places.values()]
         try:
-            with restored(modules), _as_written(modules), torch.enable_grad(), self._told_of_calls():
+            with restored(modules), _as_written(modules), torch.enable_grad(), self._module_hooks():
                 yield
         finally:
             for setter, tensor, value in reversed(self.undo):
                 setter(tensor, value)
 
     @contextmanager
-    def _told_of_calls(self) -> Iterator[None]:
+    def _module_hooks(self) -> Iterator[None]:
         """Global hooks say which module is called. They are called in every thread, and for the modules that an outer trace
         and one within it call: each trace listens to its own."""
         outer = getattr(_current, "tracer", None)

@@ -117,8 +117,9 @@ def test_other_threads_and_later_calls_compute():
 
     other = threading.Thread(target=work)
     other.start()
-    assert trace(Slow(), torch.empty(2, 4)).macs == 32
+    (layer,) = trace(Slow(), torch.empty(2, 4)).layers
     other.join()
+    assert (layer.name, layer.call, layer.macs) == ("inner", 0, 32)
     assert hooks() == before
     assert found[0].device.type == "cpu" and torch.equal(found[0], module(torch.ones(1, 4)))
 
@@ -136,7 +137,9 @@ def test_a_trace_within_a_trace():
 
     seen: list[int] = []
     before = hooks()
-    assert trace(Asks(), torch.empty(2, 4)).macs == 32 and seen == [48]
+    work = trace(Asks(), torch.empty(2, 4))
+    assert [(layer.name, layer.call) for layer in work.layers if layer.module] == [("inner.0", 0), ("inner.1", 0)]
+    assert work.macs == 32 and seen == [48]
     assert hooks() == before
 
 
@@ -148,27 +151,40 @@ def test_a_raised_error_leaves_torch_as_it_was():
 
 
 class Fails(nn.Module):
+    def __init__(self, error: type[BaseException] = RuntimeError):
+        super().__init__()
+        self.error = error
+
     def forward(self, x):
-        raise RuntimeError("no such head")
+        raise self.error("no such head")
 
 
 class Catches(nn.Module):
     """Goes another way where a module fails."""
 
-    def __init__(self):
+    def __init__(self, error: type[BaseException]):
         super().__init__()
-        self.first, self.second = nn.Sequential(Fails()), nn.Linear(4, 4)
+        self.first, self.second = nn.Sequential(Fails(error)), nn.Linear(4, 4)
 
     def forward(self, x):
         try:
             return self.first(x)
-        except RuntimeError:
+        except BaseException:
             return self.second(x) @ self.second.weight
 
 
+class Adds(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x) + 1
+
+
 def test_an_error_that_the_forward_catches_ends_the_calls_it_left():
-    work = trace(nn.Sequential(Catches()), torch.empty(2, 4))
-    assert [(layer.name, layer.module) for layer in work.layers] == [("0.second", "0.second"), ("0/matmul", "0")]
+    work = trace(Adds(Catches(RuntimeError)), torch.empty(2, 4))
+    assert [layer.name for layer in work.layers] == ["0.second", "0/matmul", "add"]
+    work = trace(
+        Adds(Catches(KeyboardInterrupt)), torch.empty(2, 4)
+    )  # no hook is called at this one: the next call's end tells
+    assert work.layers[-1].name == "add"
 
 
 def test_an_error_names_the_innermost_module_that_it_left():
@@ -179,7 +195,7 @@ def test_an_error_names_the_innermost_module_that_it_left():
 def test_a_compiled_part_is_called_once_where_its_original_stands():
     """torch warns that global hooks see both modules: nobody who traces has to know."""
     plain = nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), nn.Linear(4, 4))
-    compiled = nn.Sequential(torch.compile(plain[0], backend="eager"), plain[1])
+    compiled = nn.Sequential(*[torch.compile(part, backend="eager") for part in plain])
     assert trace(compiled, torch.empty(2, 4)) == trace(plain, torch.empty(2, 4))
 
 

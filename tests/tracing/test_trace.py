@@ -32,14 +32,14 @@ def on_meta(name: str, train: bool = False) -> tuple[nn.Module, tuple[torch.Tens
     return module, tuple(t.expand(2, *t.shape[1:]).clone() for t in registry.example(name))
 
 
-def beneath(module: nn.Module, *inputs: torch.Tensor) -> Workload:
+def by_operators(module: nn.Module, *inputs: torch.Tensor) -> Workload:
     """The same trace without shape rules: everything runs on meta kernels under the dispatch mode."""
     with mock.patch.dict(rules.RULES, clear=True):
         return trace(module, *inputs)
 
 
 def products(work: Workload) -> list[tuple]:
-    """Name, kind, loops, output shapes and weights; of operations with several products beneath without the operands,
+    """Name, kind, loops, output shapes and weights; of operations with several products without the operands,
     which go from one to the next."""
 
     def loops(layer: Layer) -> tuple[Loops, ...]:
@@ -53,7 +53,7 @@ def products(work: Workload) -> list[tuple]:
 @pytest.mark.parametrize("name", SMALL_ENOUGH)
 def test_both_levels_agree(name, train):
     module, inputs = on_meta(name, train)
-    above, below = trace(module, *inputs), beneath(module, *inputs)
+    above, below = trace(module, *inputs), by_operators(module, *inputs)
     assert products(above) == products(below)
     ours, theirs = record.summary(above), record.summary(below)
     peaks = ours.pop("peak_activation_bytes"), theirs.pop("peak_activation_bytes")
@@ -118,7 +118,7 @@ def test_both_levels_agree_on_random_networks(case):
         return
     except ValueError:  # batch norm of a single value while training
         return
-    above, below = trace(module, x), beneath(module, x)
+    above, below = trace(module, x), by_operators(module, x)
     assert above.layers[-1].outputs[0].shape == tuple(expected) if above.layers else True
     assert products(above) == products(below)
 
@@ -485,7 +485,7 @@ def test_nothing_is_left_behind(train):
     with pytest.raises(InputError):
         trace(module, wrong)
     assert same(before, snapshot(module))
-    assert beneath(module, x).total() == first.total()
+    assert by_operators(module, x).total() == first.total()
     assert same(before, snapshot(module))
 
 

@@ -16,7 +16,7 @@ from lamina.cost import record
 from lamina.errors import InputError, LaminaError
 from lamina.tracing.tracer import trace
 from lamina.workload import Loops
-from tests.tracing.test_trace import beneath, products
+from tests.tracing.test_trace import by_operators, products
 
 
 class Calls(nn.Module):
@@ -494,7 +494,7 @@ def test_both_levels_agree_on_random_sequences(steps, batch, length):
     module = Random(steps)
     x = meta(batch, length, 6)
     expected = module(x.clone())
-    above, below = trace(module, x), beneath(module, x)
+    above, below = trace(module, x), by_operators(module, x)
     assert above.layers[-1].outputs[0].shape == below.layers[-1].outputs[0].shape == tuple(expected.shape)
     assert above.layers[-1].outputs[0].dtype == below.layers[-1].outputs[0].dtype == str(expected.dtype)[6:]
     assert [(kind, [n.macs for n in loops], shapes) for _, kind, loops, shapes, _ in products(above)] == [
@@ -507,7 +507,7 @@ def test_both_levels_agree_on_random_sequences(steps, batch, length):
 @pytest.mark.parametrize("step", sorted(STEPS))
 def test_each_rule_agrees_with_the_meta_kernels(step):
     module, x = Random([step]), meta(2, 6, 6)
-    above, below = trace(module, x), beneath(module, x)
+    above, below = trace(module, x), by_operators(module, x)
     assert above.total().macs == below.total().macs
     assert above.layers[-1].outputs[0].shape == below.layers[-1].outputs[0].shape
     assert above.layers[-1].outputs[0].dtype == below.layers[-1].outputs[0].dtype

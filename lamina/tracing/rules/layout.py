@@ -228,7 +228,7 @@ def type_as(t: Emitter, input: Tensor, other: Tensor) -> Any:
 
 
 @rule(Tensor.cpu, Tensor.cuda)
-def moved(t: Emitter, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+def to_device(t: Emitter, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return input
 
 

@@ -90,9 +90,9 @@ def matmul(t: Emitter, input: Tensor, other: Tensor, *, out=None, out_dtype=None
     kind: Kind = "linear" if t.ledger.is_weight(input, other) else "matmul"
     saved, copies = t.ledger.factors(input, other), 0
     if input.dim() > 2 and other.dim() > 2:
-        made = [operators.batched_copy(tuple(x.shape), x.stride(), shape[:-2]) * x.element_size() for x in (input, other)]
-        saved = tuple([bytes if bytes and isinstance(x, Tensor) else x for x, bytes in zip(saved, made, strict=True)])
-        copies = sum(made)
+        copied = [operators.batched_copy(tuple(x.shape), x.stride(), shape[:-2]) * x.element_size() for x in (input, other)]
+        saved = tuple([bytes if bytes and isinstance(x, Tensor) else x for x, bytes in zip(saved, copied, strict=True)])
+        copies = sum(copied)
     elif input.dim() > 2 and saved[0] is input:
         copies = _folded(input)
         saved = (copies or input, saved[1])
