@@ -51,20 +51,19 @@ def at_the_other(found: dict[str, Any], network: str, direction: str) -> dict[st
 def resolution(found: dict[str, Any]) -> Finding:
     """Shown where in both networks and in both directions some operator of the theory is better than the same kernels, with
     every seed."""
-    holds, best = True, {}
+    holds = True
     for network in NETWORKS:
         for direction in ("coarser", "finer"):
             by = at_the_other(found, network, direction)
             moved = max((o for o in MOVED if o in by), key=lambda o: fmean(by[o]))
             holds &= all(m > s for m, s in zip(by[moved], by["same"], strict=True))
-            best[f"{network}_{direction}"] = moved
-    by = {d: at_the_other(found, "residual", d) for d in ("coarser", "finer")}
+    seen = {d: at_the_other(found, "residual", d) for d in ("coarser", "finer")}
     figures: dict[str, Any] = {
-        "dilated": fmean(by["finer"]["dilated"]),
-        "same_finer": fmean(by["finer"]["same"]),
-        "inverse": max(fmean(by["finer"][o]) for o in ("constant", "bilinear", "bilinear_damped")),
-        "constant": fmean(by["coarser"]["constant"]),
-        "same_coarser": fmean(by["coarser"]["same"]),
+        "dilated": fmean(seen["finer"]["dilated"]),
+        "same_finer": fmean(seen["finer"]["same"]),
+        "inverse": max(fmean(seen["finer"][o]) for o in ("constant", "bilinear", "bilinear_damped")),
+        "constant": fmean(seen["coarser"]["constant"]),
+        "same_coarser": fmean(seen["coarser"]["same"]),
         "own_finer": fmean(found["transfer"]["residual"]["finer"]["own"]),
         "own_coarser": fmean(found["transfer"]["residual"]["coarser"]["own"]),
     }

@@ -89,7 +89,7 @@ def null_noise(name: str, like: Tensor, dim: int, copies: int, size: float) -> T
     """Random numbers that sum to zero over each run of `copies` entries of `dim`, drawn by the name alone."""
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     moved = like.movedim(dim, 0)
-    drawn = torch.randn(moved.shape[0], copies, *moved.shape[1:], generator=generator, dtype=torch.float64)
+    drawn = torch.randn(moved.shape[0], copies, *moved.shape[1:], generator=generator).to(like.dtype)
     drawn = (drawn - drawn.mean(1, keepdim=True)).flatten(0, 1).movedim(0, dim)
     return drawn.to(like.device, like.dtype) * (size * like.square().mean().sqrt())
 
