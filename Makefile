@@ -9,7 +9,7 @@ MAPPING := .mapping
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format build parity peers mapping
+.PHONY: help demo test lint format build parity peers mapping versions mutate
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -49,6 +49,12 @@ peers: $(PARITY)/peers.stamp ## count beside six other counters, timm's and torc
 
 mapping: $(MAPPING)/mapping.stamp ## find mappings beside zigzag-dse, in .mapping
 	$(BIN)/python benchmarks/mapping.py --peers
+
+versions: ## run the tests of counting on the oldest, the tested and the newest torch, each in .versions
+	TORCH_INDEX=$(TORCH_INDEX) $(PYTHON) tests/versions.py
+
+mutate: $(VENV)/dev.stamp ## put faults into a copy of the code one at a time: the share that the tests catch
+	$(BIN)/python tests/mutate.py
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Lamina needs Python 3.11 or later: make PYTHON=python3.11")'

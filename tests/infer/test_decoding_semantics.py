@@ -87,13 +87,15 @@ def every(net: Chances, source: tuple[int, ...], longest: int, penalty: float, s
     return sorted(found, key=lambda item: -item[1])
 
 
-def beams_of(net: Chances, source: tuple[int, ...], beams: int, longest: int, penalty: float, shortest: int = 1) -> Found:
-    """A beam search as the docstring of `beam_search` has it: of the best `beams` candidates those that end are finished,
-    and the places of all `beams` go to the best open candidates; it stops with `beams` finished ones (without a penalty, as
-    one of them led and is what was asked for). One hypothesis."""
+def beams_of(
+    net: Chances, source: tuple[int, ...], beams: int, wanted: int, longest: int, penalty: float, shortest: int = 1
+) -> tuple[Found, int]:
+    """The best `wanted`, and the steps taken, of a beam search as the docstring of `beam_search` has it: of the best `beams`
+    candidates those that end are finished, and the places of all `beams` go to the best open candidates; it stops with `beams`
+    finished ones (without a penalty, once one has led, with as many as are wanted)."""
     open_: Found = [((), 0.0)]
     finished: Found = []
-    led = False
+    led, step = False, 0
     for step in range(1, longest + 1):
         candidates: Found = []
         for ids, total in open_:
@@ -104,12 +106,12 @@ def beams_of(net: Chances, source: tuple[int, ...], beams: int, longest: int, pe
             if ids[-1] == END or step == longest:
                 led |= place == 0
                 finished.append((tuple(i for i in ids if i != END), total / step**penalty))
-        if len(finished) >= (1 if penalty == 0 and led else beams):
+        if len(finished) >= (wanted if penalty == 0 and led else beams):
             break
         # An end among the best is replaced, in its place, by the best open candidate behind them.
         top, spare = candidates[:beams], [c for c in candidates[beams : 2 * beams] if c[0][-1] != END]
         open_ = [c if c[0][-1] != END else spare.pop(0) for c in top if c[0][-1] != END or spare]
-    return sorted(finished, key=lambda item: -item[1])
+    return sorted(finished, key=lambda item: -item[1])[:wanted], step
 
 
 def source_of(seed: int) -> tuple[tuple[int, ...], Tensor]:
@@ -137,13 +139,13 @@ def test_a_narrow_beam_is_the_one_written_with_lists(penalty, shortest):
         net = Chances(lure)
         ids, source = source_of(seed)
         options = {"beams": beams, "max_length": 9, "min_length": shortest, "length_penalty": penalty}
-        expected = beams_of(net, ids, beams, 9, penalty, shortest)
-        (found,) = generate.beam_search(net, source, START, END, hypotheses=1, **options)
-        assert (found[0].ids, found[0].score) == (expected[0][0], pytest.approx(expected[0][1], abs=1e-5)), (seed, beams)
-        if penalty:
-            (found,) = generate.beam_search(net, source, START, END, hypotheses=beams, **options)
-            assert [h.ids for h in found] == [row for row, _ in expected[:beams]]
-            assert [h.score for h in found] == pytest.approx([score for _, score in expected[:beams]], abs=1e-5)
+        for wanted in (1, 2):
+            expected, steps = beams_of(net, ids, beams, wanted, 9, penalty, shortest)
+            net.calls = 0
+            (found,) = generate.beam_search(net, source, START, END, hypotheses=wanted, **options)
+            assert [h.ids for h in found] == [row for row, _ in expected], (seed, beams)
+            assert [h.score for h in found] == pytest.approx([score for _, score in expected], abs=1e-5)
+            assert net.calls == steps
         lengths.add(len(found[0].ids))
     assert len(lengths) > 3 and min(lengths) >= shortest and max(lengths) <= 9
 
@@ -235,6 +237,18 @@ def test_the_penalty_chooses_among_translations(shipped):
     assert [row["target"] for row in default] == texts[1.0] and [r["score"] for r in default] == [
         r["score"] for r in answers[1.0]
     ]
+
+
+def test_by_default_five_beams_and_the_mean(shipped, monkeypatch):
+    asked = []
+
+    def spy(*args, **options):
+        asked.append((options["beams"], options["length_penalty"]))
+        return generate.beam_search(*args, **options)
+
+    monkeypatch.setattr("lamina.infer.translate.beam_search", spy)
+    shipped.translate(GERMAN[:2])
+    assert set(asked) == {(5, 1.0)}
 
 
 @pytest.mark.parametrize("beams", [1, 3])
