@@ -19,7 +19,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 PEERS = HERE.parent / ".mapping" / "bin" / "python"
 # zigzag-dse's eyeriss_like.yaml: 14 x 12 elements of 8 bits, registers of 64, 64 and 16 bytes, 64 KB for weights, 1 MB for
-# inputs and outputs, DRAM of 64 bits per cycle. Its picojoules for each 8 bits of an access, read and write averaged, over the 0.5
+# inputs and outputs, DRAM of 64 bits per cycle. Its picojoules per 8 bits of an access, read and write averaged, over the 0.5
 # of a multiply-accumulate. It has a further 8 KB for outputs between registers and the 1 MB, which ours cannot express.
 EYERISS_LIKE = """
 name = "eyeriss_like of zigzag-dse"
