@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lamina.hardware import accelerator
-from lamina.hardware.fit import GOALS, Goals, by_dataflow, compared
+from lamina.hardware.fit import Goals, by_dataflow, compared
 from lamina.lecture import facts
 
 NETWORKS = ("lenet5", "alexnet", "vgg16", "googlenet", "resnet50", "vit_b_16")
@@ -43,14 +43,20 @@ def _utilisation(goals: Goals) -> list[float]:
     return [round(layer.utilisation, 4) for layer in goals["cycles"].nests]
 
 
-def losses() -> dict[str, dict[str, tuple[float, float]]]:
-    """For each goal and fixed dataflow the least and the most that it loses: multiples over the networks."""
-    found: dict[str, dict[str, tuple[float, float]]] = {}
-    for goal in GOALS:
-        ratios = {name: [row["dataflows"][name][f"{goal}_ratio"] for row in record()["networks"]] for name in FIXED}
-        known = {name: [value for value in values if value is not None] for name, values in ratios.items()}
-        found[goal] = {name: (min(values), max(values)) for name, values in known.items() if values}
-    return found
+# A loss that counts: the lecture's own steps between networks are larger.
+NOTABLE = 1.1
+
+
+def array() -> tuple[int, int]:
+    return accelerator.load(ACCELERATOR).array
+
+
+def worst(goal: str) -> dict[str, tuple[float, str]]:
+    """For each fixed dataflow the most that it costs on any of the networks, as a multiple of the best, and on which."""
+    rows = record()["networks"]
+    return {
+        name: max((row["dataflows"][name][f"{goal}_ratio"] or float("inf"), row["model"]) for row in rows) for name in FIXED
+    }
 
 
 if __name__ == "__main__":

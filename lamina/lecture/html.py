@@ -3,9 +3,9 @@
 from typing import Any
 
 from lamina import units
-from lamina.lecture import claims, dataflows, degradation, facts, multiscale, slides, summary
+from lamina.lecture import claims, degradation, facts, fit, multiscale, slides, summary
 from lamina.lecture.claims import Slide
-from lamina.report import plot
+from lamina.report import hardware, plot
 from lamina.report.lecture_page import Section, Table, render
 from lamina.report.page import Figure
 from lamina.zoo import registry
@@ -60,7 +60,7 @@ def figures(key: str) -> list[Figure]:
     if key == "theory":
         return [Figure(draw(multiscale.measured()), caption) for draw, caption in multiscale.FIGURES]
     if key == "summary":
-        return [fit(name) for name in dataflows.FIT]
+        return dataflow_figures()
     return []
 
 
@@ -74,10 +74,16 @@ def accuracies() -> list[tuple[str, str, float, int, float]]:
     return points
 
 
-def fit(name: str) -> Figure:
-    title = next(t for t, n in facts.NETWORKS.items() if n == name)
-    layers, shares = dataflows.utilisations(name)
-    rows, columns = [d.name for d in dataflows.DATAFLOWS], [layer.name for layer in layers]
-    svg = plot.heatmap(rows, columns, shares, title)
-    array = units.shape(dataflows.ARRAY)
-    return Figure(svg, f"{title} on a {array} array: share of the processing elements that do a MAC, by layer")
+def dataflow_figures() -> list[Figure]:
+    """What fixed dataflows lose, and for each network the share of the array at work by layer and dataflow."""
+    record = fit.record()
+    title = f"An array of {units.shape(fit.array())} elements, each dataflow at its best"
+    figures = [
+        Figure(hardware.losses(record, title), "Energy and cycles as multiples of an array that may lay its loops at will")
+    ]
+    for row in record["networks"]:
+        names = {**fit.FIXED, "flexible": "flexible"}
+        rows = [names[name] for name in row["utilisation"]]
+        svg = plot.heatmap(rows, row["layers"], list(row["utilisation"].values()), row["model"])
+        figures.append(Figure(svg, f"{row['model']}: multiply-accumulates per cycle and element, by layer, fewest cycles"))
+    return figures

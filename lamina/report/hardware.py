@@ -79,8 +79,7 @@ def energy(document: Document, title: str) -> "Figure":
         ax.set_title("bars that are cut carry their whole energy", fontsize=8)
         for x, floor in enumerate(floors):
             if floor > top:
-                cut = {"color": "#ffffff", "edgecolor": "none"}
-                ax.bar(x, 0.012 * top, 0.78, 0.9 * top, **cut)  # a gap says that the bar goes on
+                ax.bar(x, 0.012 * top, 0.78, 0.9 * top, color="#ffffff", linewidth=0)  # a gap says that the bar goes on
                 ax.annotate(f"{floor:.0f}", (x, 0.955 * top), ha="center", va="center", fontsize=8, color="#ffffff")
     figure.suptitle(title, x=0.01, ha="left")
     _label_columns(ax, names, range(len(names)), flat)

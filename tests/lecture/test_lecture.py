@@ -407,7 +407,7 @@ def test_the_curves_names_stand_apart_at_their_ends():
 
 def test_the_page_has_it_all(claims, tmp_path):
     page = html.page()
-    assert page.count("<svg") == 5 + 1 + 4 + 1 + 2
+    assert page.count("<svg") == 5 + 1 + 7 + 1 + 2
     for c in claims:
         assert c["slide"].split(" (")[0] in page
     assert set(re.findall(r"https?://[^\"' )]*", page)) <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from lamina.lecture import dataflows, facts, multiscale
+from lamina.lecture import facts, fit, multiscale
 from lamina.lecture import summary as summaries
 from lamina.lecture.claims import Finding, Findings, Said, judge
 from lamina.workload import Workload
@@ -149,11 +149,13 @@ def operations(works: dict[str, Workload]) -> Findings:
 
 
 def flexible() -> Finding:
-    wins, lows = dataflows.compared()
+    energy, cycles = (fit.worst(goal) for goal in ("energy", "cycles"))
     shown = "; ".join(
-        f"{name}: best in {wins[name]}, down to {100 * lows[name]:.1f} %" for name in (d.name for d in dataflows.DATAFLOWS)
+        f"{title}: up to {energy[key][0]:.2f} x energy ({energy[key][1]}), {cycles[key][0]:.2f} x cycles ({cycles[key][1]})"
+        for key, title in fit.FIXED.items()
     )
-    return judge(min(wins.values()) > 0, found=shown, rows=dataflows.ARRAY[0], columns=dataflows.ARRAY[1])
+    loses = all(max(energy[key][0], cycles[key][0]) > fit.NOTABLE for key in fit.FIXED)
+    return judge(loses, found=shown, networks=len(fit.record()["networks"]))
 
 
 # ---- multiscale theory --------------------------------------------------------------------------------------------------
