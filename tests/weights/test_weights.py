@@ -205,12 +205,7 @@ def test_fetched_weights_are_checked(tmp_path, monkeypatch, resnet):
     assert list(kept.parent.iterdir()) == []
 
 
-SHIPPED = {"lenet5": "top1", "resnet20_cifar": "top1", "vit_mnist": "top1", "transformer_de_en": "bleu"}  # by their measures
-    "lenet5": "top1",
-    "resnet20_cifar": "top1",
-    "vit_mnist": "top1",
-    "transformer_de_en": "bleu",
-}  # and the measure of each
+SHIPPED = {"lenet5": "top1", "resnet20_cifar": "top1", "vit_mnist": "top1", "transformer_de_en": "bleu"}  # by measure
 
 
 @pytest.mark.parametrize("name", SHIPPED)
