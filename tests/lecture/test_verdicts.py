@@ -84,8 +84,8 @@ VERDICTS = {
     "summary batch_norm": ("refuted", "it came with BN-Inception, in 2015"),
     "summary flexible": ("confirmed", "each dataflow is the best for some layer"),
     "theory depth": ("confirmed", "zero insertion changes no output"),
-    "theory resolution": ("not testable here", "with the scaling part"),
-    "theory transformer": ("not testable here", "with the scaling part"),
+    "theory resolution": ("confirmed", "the Galerkin product to the coarse grid, dilation to the fine one; its inverse fails"),
+    "theory transformer": ("confirmed", "growing in depth, hidden units and heads changes no output"),
 }
 
 
