@@ -98,10 +98,8 @@ def test_an_origin_is_a_class_in_the_table(monkeypatch):
             _, width, out = model.split(":")
             return cls(model, nn.Linear(int(width), int(out), device="meta"), {"input": sources.Input((1, int(width)))})
 
-    assert sources.FORMS == (
-        "a zoo name, timm:NAME, hf:ID_OR_DIRECTORY, FILE.onnx, a run's FOLDER, the folder of a CTranslate2 model, "
-        "FILE.py:callable or package.module:callable"
-    )
+    assert sources.FORMS.startswith("a zoo name, timm:NAME, hf:ID_OR_DIRECTORY, FILE.onnx, ")
+    assert all(origin.form in sources.FORMS for origin in sources.ORIGINS)
     monkeypatch.setattr(sources, "ORIGINS", (Linear, *sources.ORIGINS))
     assert resolve("linear:3:5").workload().total().macs == 15
     assert resolve("lenet5").workload().total().macs == registry.spec("lenet5").macs
