@@ -1,6 +1,6 @@
-"""Augmentation of small pictures, a whole batch at a time, on the device where they lie.
+"""Augmentation of small images, a whole batch at a time, on the device where they lie.
 
-What happens to a picture depends on the seed, the epoch and its number in the data set alone: not on the batch it is in,
+What happens to an image depends on the seed, the epoch and its number in the data set alone: not on the batch it is in,
 nor on how many processes share the work.
 """
 
@@ -17,10 +17,10 @@ def generator(seed: int, *numbers: int) -> torch.Generator:
 
 
 class Plan:
-    """The random choices of one epoch, for every picture of the data set at once.
+    """The random choices of one epoch, for every image of the data set at once.
 
-    `crop`: pixels that a picture may move along each axis, zeros coming in; `flip`: mirrored, half of the time; `cutout`: the
-    side of a square of zeros whose centre is anywhere in the picture (DeVries and Taylor, arXiv 1708.04552).
+    `crop`: pixels that an image may move along each axis, zeros coming in; `flip`: mirrored, half of the time; `cutout`: the
+    side of a square of zeros whose centre is anywhere in the image (DeVries and Taylor, arXiv 1708.04552).
     """
 
     def __init__(
@@ -35,12 +35,12 @@ class Plan:
             self.centre = torch.stack([torch.randint(0, side, (count,), generator=random) for side in size])
 
     def apply(self, pixels: Tensor, index: Tensor) -> Tensor:
-        """The pictures (B, C, H, W) whose numbers are `index`, changed."""
+        """The images (B, C, H, W) whose numbers are `index`, changed."""
         B, C, H, W = pixels.shape
         device = pixels.device
         if self.move is not None:
-            # A view of the windows (H, W) that begin at each element, of which one a channel is copied: three times as quick
-            # as an index in brackets.
+            # A view of the windows (H, W) that begin at each element, of which one per channel is copied: three times as
+            # quick as an index in brackets.
             padded = F.pad(pixels, [self.crop] * 4)
             width, size = padded.shape[3], padded.shape[2] * padded.shape[3]
             windows = padded.as_strided((padded.numel() - (H - 1) * width - W + 1, H, W), (1, width, 1))

@@ -1,4 +1,4 @@
-"""CIFAR-100: 50,000 and 10,000 colour pictures, 32x32, a hundred classes. A. Krizhevsky, "Learning multiple layers of
+"""CIFAR-100: 50,000 and 10,000 colour images, 32x32, a hundred classes. A. Krizhevsky, "Learning multiple layers of
 features from tiny images", 2009; the official binary layout (a coarse and a fine label byte, then the pixels). The label given
 is the fine one."""
 
@@ -24,5 +24,5 @@ CLASSES = (
 
 
 def load(split: str = "test") -> tuple[Tensor, Tensor]:
-    """The pictures (N, 3, 32, 32), uint8, RGB, and the labels (N,), int64, of the split "train" or "test"."""
+    """The images (N, 3, 32, 32), uint8, RGB, and the labels (N,), int64, of the split "train" or "test"."""
     return read_batches([obtain("cifar100", f"{split}.bin", URL, SHA256)], labels=2)

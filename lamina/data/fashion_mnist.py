@@ -1,4 +1,4 @@
-"""Fashion-MNIST: 60,000 and 10,000 pictures of clothes, 28x28, in MNIST's format. Xiao, Rasul and Vollgraf, arXiv 1708.07747;
+"""Fashion-MNIST: 60,000 and 10,000 images of clothes, 28x28, in MNIST's format. Xiao, Rasul and Vollgraf, arXiv 1708.07747;
 MIT licence."""
 
 from torch import Tensor

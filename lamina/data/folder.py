@@ -1,4 +1,4 @@
-"""A folder of labelled pictures: one folder a class, or files named INDEX_anything."""
+"""A folder of labelled images: one folder per class, or files named INDEX_anything."""
 
 import re
 from pathlib import Path
@@ -10,14 +10,14 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 
 
 def load(folder: str | Path) -> tuple[list[Path], list[int]]:
-    """The pictures of a folder and the index of each one's class.
+    """The images of a folder and the index of each one's class.
 
     Class folders are numbered in alphabetical order, as torchvision does; if all are ImageNet's ids (n01440764), by the
     order of all 1,000. Without class folders the file name's leading number is the class: 207_n02099601.jpg.
     """
     root = Path(folder)
     if not root.is_dir():
-        raise InputError(f"{root} is no folder of pictures" if root.exists() else f"{root}: no such folder or data set")
+        raise InputError(f"{root} is not a folder of images" if root.exists() else f"{root}: no such folder or data set")
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if folders:
         ids = {wnid: index for index, (wnid, _) in enumerate(imagenet.classes())}
@@ -29,11 +29,11 @@ def load(folder: str | Path) -> tuple[list[Path], list[int]]:
             if path.suffix.lower() in SUFFIXES
         ]
     else:
-        pictures = sorted(p for p in root.iterdir() if p.suffix.lower() in SUFFIXES)
-        numbers = [re.match(r"(\d+)_", p.name) for p in pictures]
-        if unnumbered := [p.name for p, m in zip(pictures, numbers, strict=True) if m is None]:
+        images = sorted(p for p in root.iterdir() if p.suffix.lower() in SUFFIXES)
+        numbers = [re.match(r"(\d+)_", p.name) for p in images]
+        if unnumbered := [p.name for p, m in zip(images, numbers, strict=True) if m is None]:
             raise InputError(f"{root}: {unnumbered[0]} does not begin with its class, as in 207_{unnumbered[0]}")
-        pairs = [(p, int(m[1])) for p, m in zip(pictures, numbers, strict=True) if m]
+        pairs = [(p, int(m[1])) for p, m in zip(images, numbers, strict=True) if m]
     if not pairs:
-        raise InputError(f"{root} holds no pictures ({', '.join(SUFFIXES)})")
+        raise InputError(f"{root} holds no images ({', '.join(SUFFIXES)})")
     return [path for path, _ in pairs], [label for _, label in pairs]

@@ -1,4 +1,4 @@
-"""Decoding pictures safely, and turning them into what a network expects."""
+"""Decoding images safely, and turning them into what a network expects."""
 
 import math
 import warnings
@@ -50,9 +50,11 @@ class ImageSpec:
                 "be made"
             )
         if self.resize is not None and self.resize < self.inner:
-            raise InputError(f"a crop of {self.inner} does not fit into pictures resized to {self.resize}")
+            raise InputError(f"a crop of {self.inner} does not fit into images resized to {self.resize}")
         if not len(self.mean) == len(self.std) == len(self.channels):
-            raise InputError(f"{self.channels} wants {len(self.channels)} means and deviations, not {self.mean}, {self.std}")
+            raise InputError(
+                f"{self.channels} wants {len(self.channels)} means and standard deviations, not {self.mean}, {self.std}"
+            )
 
     @property
     def inner(self) -> int:
@@ -75,10 +77,10 @@ class ImageSpec:
 
 
 def decode(path: str | Path, channels: str = "RGB") -> Image.Image:
-    """The picture at `path` in mode RGB or L, upright, with transparency laid over white (over black in mode L)."""
+    """The image at `path` in mode RGB or L, upright, with transparency laid over white (over black in mode L)."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit stands below
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
             file = Image.open(path, formats=FORMATS)
         with file:
             if file.width * file.height > MAX_PIXELS:
@@ -87,11 +89,11 @@ def decode(path: str | Path, channels: str = "RGB") -> Image.Image:
     except FileNotFoundError:
         raise LaminaError(f"{path}: no such file") from None
     except IsADirectoryError:
-        raise LaminaError(f"{path} is a folder, not a picture") from None
+        raise LaminaError(f"{path} is a folder, not an image") from None
     except Image.DecompressionBombError:
         raise LaminaError(f"{path} has more than {MAX_PIXELS:,} pixels: scale it down first") from None
     except Image.UnidentifiedImageError:
-        raise LaminaError(f"{path} is not a picture in a format Lamina reads ({', '.join(FORMATS)})") from None
+        raise LaminaError(f"{path} is not an image in a format Lamina reads ({', '.join(FORMATS)})") from None
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise LaminaError(f"{path} is damaged or cut short ({error})") from error
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips at 255
@@ -104,7 +106,7 @@ def decode(path: str | Path, channels: str = "RGB") -> Image.Image:
 
 
 def prepare(path: str | Path, spec: ImageSpec) -> Tensor:
-    """The picture at `path` as the network takes it: (C, size, size), float32."""
+    """The image at `path` as the network takes it: (C, size, size), float32."""
     image = decode(path, spec.channels)
     inner = spec.inner
     filter = Image.Resampling.BICUBIC if spec.interpolation == "bicubic" else Image.Resampling.BILINEAR
@@ -125,7 +127,7 @@ def prepare(path: str | Path, spec: ImageSpec) -> Tensor:
 def from_pixels(pixels: Tensor, spec: ImageSpec) -> Tensor:
     """A data set's uint8 pixels (B, C, H, W), RGB or grey, padded and normalised: (B, C, H + 2 pad, W + 2 pad), float32."""
     if pixels.shape[1] != len(spec.channels):
-        raise InputError(f"{pixels.shape[1]}-channel pictures for a network that takes {spec.channels}")
+        raise InputError(f"{pixels.shape[1]}-channel images for a network that takes {spec.channels}")
     if spec.channels == "BGR":
         pixels = pixels.flip(1)
     if spec.pad:
@@ -142,7 +144,7 @@ def _by_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
 def random_crop(
     path: str | Path, spec: ImageSpec, random: torch.Generator, area: tuple[float, float] | None, flip: bool
 ) -> Tensor:
-    """A training view of the picture at `path`: a crop of a random share of its area, within `area`, and of a random shape
+    """A training view of the image at `path`: a crop of a random share of its area, within `area`, and of a random shape
     between 3:4 and 4:3, resized to what the network takes; mirrored half of the time with `flip`. (C, size, size), float32.
 
     Szegedy et al. 2014, section 6, for `area` (0.08, 1). Without `area` the crop is `prepare`'s.

@@ -19,7 +19,7 @@ def read_lines(path: Path) -> list[str]:
     try:
         return read(path).decode("utf-8-sig").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
-        raise LaminaError(f"{path} is no UTF-8 text ({error.reason} at byte {error.start})") from error
+        raise LaminaError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from error
 
 
 def read_columns(path: Path) -> list[Pair]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 TOKENS = 128  # of a text by default, as other counters take; less where the network's positions end before
-SIDE = 224  # of a picture where the config names none, as a convolutional network's
+SIDE = 224  # of an image where the config names none, as a convolutional network's
 SECOND = 16000  # samples of one second of speech
 
 
@@ -194,7 +194,7 @@ def _build(model: str, path: Path) -> "nn.Module":
     try:
         named = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise InputError(f"{model}: {path} is no JSON: {first_line(error)}") from error
+        raise InputError(f"{model}: {path} is not JSON: {first_line(error)}") from error
     kind = named.get("model_type") if isinstance(named, dict) else None
     known = list(transformers.models.auto.configuration_auto.CONFIG_MAPPING_NAMES)
     if kind not in known:
@@ -224,8 +224,8 @@ def _build(model: str, path: Path) -> "nn.Module":
 
 
 def _arguments(module: Any, config: Any) -> list[str]:
-    """The inputs that the forward is given: the main one, the decoder's, and the picture beside a text unless the network
-    goes on with the text (a picture's place among the tokens is known by their values)."""
+    """The inputs that the forward is given: the main one, the decoder's, and the image beside a text unless the network
+    goes on with the text (an image's place among the tokens is known by their values)."""
     names = [module.main_input_name]
     if config.is_encoder_decoder:
         names.append("decoder_input_ids")

@@ -1,4 +1,4 @@
-"""Weights of the Hugging Face hub, through huggingface_hub's cache, with the settings that stand beside them there."""
+"""Weights of the Hugging Face hub, through huggingface_hub's cache, with the settings that lie beside them there."""
 
 import json
 import os

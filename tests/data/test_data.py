@@ -58,7 +58,7 @@ def test_cifar10(home):
     assert x.shape == (2, 3, 32, 32) and y.tolist() == [6, 6]
     assert x[0, 1, 0, :3].tolist() == [0, 1, 2]  # green begins behind 1,024 bytes of red
     (home / "cifar10" / "test_batch.bin").write_bytes(record[:-1])
-    with pytest.raises(LaminaError, match="no whole CIFAR batch"):
+    with pytest.raises(LaminaError, match="not a whole CIFAR batch"):
         cifar10.load("test")
 
 
@@ -135,7 +135,7 @@ def test_folders(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         folder.load(tmp_path / "none")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="holds no pictures"):
+    with pytest.raises(InputError, match="holds no images"):
         folder.load(tmp_path / "empty")
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         folder.load(tmp_path / "flat" / "cat.png")

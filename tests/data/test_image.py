@@ -31,8 +31,8 @@ def test_bad_files(tmp_path):
     PICTURE.save(whole)
     cases = {
         "cut.jpg": (whole.read_bytes()[:700], "damaged or cut short"),
-        "text.png": (b"hello", "not a picture in a format"),
-        "empty.png": (b"", "not a picture in a format"),
+        "text.png": (b"hello", "not an image in a format"),
+        "empty.png": (b"", "not an image in a format"),
         "huge.png": (png(40_000, 40_000), "more than 100,000,000 pixels"),
         "large.png": (png(MAX_PIXELS // 10_000 + 1, 10_000), "more than 100,000,000 pixels"),
         "lies.png": (png(50, 50), "damaged or cut short"),
@@ -121,7 +121,7 @@ def test_pixels_are_padded_before_they_are_normalised():
     x = from_pixels(torch.full((1, 1, 2, 2), 255, dtype=torch.uint8), spec)
     assert x.shape == (1, 1, 6, 6)
     assert x.min().item() == pytest.approx(-0.1) and x.max().item() == pytest.approx(1.175)
-    with pytest.raises(InputError, match="3-channel pictures"):
+    with pytest.raises(InputError, match="3-channel images"):
         from_pixels(torch.zeros(1, 3, 2, 2, dtype=torch.uint8), spec)
 
 

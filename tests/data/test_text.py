@@ -181,7 +181,7 @@ def test_bad_corpora(tmp_path):
     (tmp_path / "train.en").write_text("one\n")
     refuse("2 source lines and 1 target lines", tmp_path)
     (tmp_path / "train.en").write_bytes(b"one\n\xff\xfe\n")
-    refuse("train.en is no UTF-8 text", tmp_path)
+    refuse("train.en is not UTF-8 text", tmp_path)
     (tmp_path / "train.en").unlink()
     (tmp_path / "train.en.gz").write_bytes(gzip.compress(b"one\ntwo\n")[:-9])
     refuse("train.en.gz cannot be read", tmp_path)

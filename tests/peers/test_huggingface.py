@@ -227,7 +227,7 @@ def test_seventy_billion_parameters(tmp_path):
     ("config", "line"),
     [
         (None, "there is no config.json in"),
-        ("not json", "is no JSON"),
+        ("not json", "is not JSON"),
         ("[]", "knows no model_type None"),
         ('{"model_type": "lama"}', "knows no model_type 'lama' (config.json); the nearest are"),
         ('{"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config"}}', "code of the repository's own, which is not run"),

@@ -174,7 +174,7 @@ def test_data_that_do_not_fit_the_network(run, refused, tmp_path):
     error = refused(
         "train resnet20_cifar10 --set validation=0 --set data=mnist --set image.size=28 --set image.resize=28 --out d", 2
     )
-    assert error == "1-channel pictures for a network that takes RGB"
+    assert error == "1-channel images for a network that takes RGB"
     grey = "--set validation=0 --set image.channels=L --set 'image.mean=[0.5]' --set 'image.std=[0.5]'"
     assert "cifar10 has colours, and image.channels is L" in refused(f"train resnet20_cifar10 {grey} --out e", 2)
     training.write_corpus(tmp_path / "corpus")
@@ -187,7 +187,7 @@ def test_data_that_are_not_there(run, refused, tmp_path):
     assert "say where the images are, as in --data FOLDER" in refused("train resnet50_imagenet --out a", 2)
     assert "say where the corpus is, as in --data FOLDER with train.de and train.en" in refused("train text.toml --out b", 2)
     (tmp_path / "empty").mkdir()
-    assert "empty holds no pictures" in refused("train resnet50_imagenet --data empty --out c", 2)
+    assert "empty holds no images" in refused("train resnet50_imagenet --data empty --out c", 2)
     assert "none: no such folder" in refused("train resnet50_imagenet --data none --out d", 2)
     assert "--data is for image_folder" in refused("train tiny.toml --data empty --out e", 2)
     write_pictures(tmp_path / "pictures", 8)
@@ -199,7 +199,7 @@ def test_data_that_are_not_there(run, refused, tmp_path):
         (tmp_path / "pictures" / name).write_bytes(b"no picture")
     small = "--set image.size=32 --set image.resize=36 --set batch=8"
     error = refused(f"train resnet50_imagenet --data pictures {small} --out g", 1)
-    assert "class0/0.jpg is not a picture" in error
+    assert "class0/0.jpg is not an image" in error
 
 
 def test_folders_that_cannot_be_written(run, refused, tmp_path):
