@@ -11,7 +11,7 @@ import torch
 
 from lamina.tracing import private
 from lamina.tracing.survey import Owner, Survey, dtype_name
-from lamina.tracing.values import META
+from lamina.tracing.values import META, assume, is_assumed
 from lamina.workload import Lifetime, Role, Tensor, Weight, replace
 
 
@@ -25,6 +25,7 @@ class Storage:
     address: int | None = None  # None: there is no tensor of it, in the forward pass that is traced
     freed: int | None = None  # None: not yet
     alive: int = 0  # tensors
+    outside: bool = False  # it was there before the trace: an input, a constant
 
 
 class Ledger:
@@ -40,7 +41,10 @@ class Ledger:
         self._alive: dict[int, Storage] = {}  # by address
         self._deaths: dict[int, weakref.ref[torch.Tensor]] = {}  # by id(tensor)
         self._stand_ins: dict[int, torch.Tensor] = {}  # on the meta device, for the module's own tensors, by their id
-        self._overwritten: set[int] = set()  # addresses of real tensors whose values the forward would have changed
+        self._copies: dict[int, torch.UntypedStorage] = {}  # of storages from outside that the forward writes to, by address
+        self._originals: dict[int, int] = {}  # a copy's address: that of what it is a copy of
+        self._assumed: set[int] = set()  # addresses of those whose copies have made up values
+        self._overwritten: set[int] = set()  # addresses of real tensors whose new values are not known
         self._held: list[torch.Tensor] = list(survey.held)
 
     # ---- new tensors ------------------------------------------------------------------------------------------------
@@ -48,7 +52,9 @@ class Ledger:
     def enter(self, tensor: torch.Tensor) -> Tensor:
         """An input of the network, or a constant from outside, which stays alive."""
         self._held.append(tensor)
-        return self.register(tensor, False, "input")
+        found = self.register(tensor, False, "input")
+        self._storage(tensor).outside = True
+        return found
 
     def register(self, tensor: torch.Tensor, requires_grad: bool, role: Role = "activation") -> Tensor:
         """Number a tensor, or its new content after an operation in place; a view joins its storage."""
@@ -63,7 +69,7 @@ class Ledger:
         return found
 
     def _storage(self, tensor: torch.Tensor) -> Storage:
-        address = private.address(tensor)
+        address = self.address(tensor)
         storage = self._alive.get(address)
         if storage is None:
             bytes = 0 if address in self._owners else tensor.untyped_storage().nbytes()  # part of a weight: none of its own
@@ -99,19 +105,24 @@ class Ledger:
 
     # ---- questions --------------------------------------------------------------------------------------------------
 
+    def address(self, tensor: torch.Tensor) -> int:
+        """Which allocation a tensor lies in; a copy on write is its original."""
+        address = private.address(tensor)
+        return self._originals.get(address, address)
+
     def identify(self, tensor: torch.Tensor) -> Tensor | Owner:
         """A tensor's record, or whose of the module it is. One from nowhere (a constant in a closure) gets a record here."""
         found = self._known.get(id(tensor))
         if found is None:
-            found = self._owners.get(private.address(tensor))
+            found = self._owners.get(self.address(tensor))
         if found is not None:
             return found
-        return self.register(tensor, False, "input") if private.address(tensor) in self._alive else self.enter(tensor)
+        return self.register(tensor, False, "input") if self.address(tensor) in self._alive else self.enter(tensor)
 
     def find(self, tensor: torch.Tensor) -> Tensor | Owner | None:
         """The same, or None for one that is not known."""
         found = self._known.get(id(tensor))
-        return self._owners.get(private.address(tensor)) if found is None else found
+        return self._owners.get(self.address(tensor)) if found is None else found
 
     def owner(self, tensor: torch.Tensor) -> Owner | None:
         """The module's weight or buffer that a tensor is or is a view of."""
@@ -124,11 +135,11 @@ class Ledger:
 
     def is_weight(self, *tensors: torch.Tensor) -> bool:
         """Whether one of them lies in the memory of one of the module's weights."""
-        return any(isinstance(self._owners.get(private.address(x)), Weight) for x in tensors)
+        return any(isinstance(self._owners.get(self.address(x)), Weight) for x in tensors)
 
     def is_allocated(self, tensor: torch.Tensor) -> bool:
         """Whether it lies in memory that the module or the trace has already."""
-        address = private.address(tensor)
+        address = self.address(tensor)
         return address in self._alive or address in self._owners
 
     def is_differentiable(self, tensor: torch.Tensor | int) -> bool:
@@ -158,13 +169,51 @@ class Ledger:
                 self._owners[private.address(found)] = owner
         return found
 
+    # ---- copies on write --------------------------------------------------------------------------------------------
+
+    def is_outside(self, tensor: torch.Tensor) -> bool:
+        """Whether it lies in memory that the trace has not made: the module's, an input's, a constant's."""
+        address = private.address(tensor)
+        if address in self._originals:
+            return False
+        storage = self._alive.get(address)
+        return address in self._owners or storage is None or storage.outside
+
+    def copy(self, tensor: torch.Tensor) -> None:
+        """Let the forward write to a copy of the tensor's storage, which is what all of its tensors are from here on."""
+        address = private.address(tensor)
+        if address not in self._copies:
+            copy = self._copies[address] = tensor.untyped_storage().clone()
+            self._originals[copy._cdata] = address
+            self._held.append(tensor)
+
+    def note_written(self, tensor: torch.Tensor, moved: torch.Tensor) -> None:
+        """An operator has written to `moved` in place of a tensor."""
+        if moved.is_meta and not tensor.is_meta and not isinstance(self.owner(tensor), Weight):
+            self.overwrite(tensor)
+        elif moved is not tensor and is_assumed(moved):
+            self._assumed.add(self.address(tensor))
+
     def overwrite(self, tensor: torch.Tensor) -> None:
         """The forward has written into a real tensor, by its stand-in: its values are no longer known."""
-        self._overwritten.add(private.address(tensor))
+        self._overwritten.add(self.address(tensor))
         self._held.append(tensor)
 
     def is_overwritten(self, tensor: torch.Tensor) -> bool:
-        return bool(self._overwritten) and private.address(tensor) in self._overwritten
+        return bool(self._overwritten) and self.address(tensor) in self._overwritten
+
+    def current(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor with the values that the forward has left in it; on the meta device if nobody knows them."""
+        if self.is_overwritten(tensor):
+            return self.meta(tensor)
+        copy = self._copies.get(private.address(tensor)) if self._copies else None
+        if copy is None:
+            return tensor
+        empty = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+        found = empty.set_(copy, tensor.storage_offset(), tensor.shape, tensor.stride())
+        if private.address(tensor) in self._assumed:
+            assume(found)
+        return found
 
     # ---- the record -------------------------------------------------------------------------------------------------
 

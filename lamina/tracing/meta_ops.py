@@ -37,6 +37,8 @@ CHOOSERS = {"nonzero", "where", "__getitem__", "unique", "masked_select"}
 def run(t: Emitter, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run an operation that has no rule, and record its operators as one layer."""
     mode = MetaOps(t, getattr(func, "__name__", "operation").strip("_"))
+    if getattr(func, "__name__", "") in READERS:  # some of them read the memory itself
+        args, kwargs = private.tree_map_only(Tensor, t.ledger.current, (args, kwargs))
     try:
         result = _watched(mode, func, args, kwargs)
         if getattr(func, "__name__", "") in READERS and any(map(is_assumed, tensors((args, kwargs)))):
@@ -119,6 +121,7 @@ class MetaOps(private.DispatchMode):
         self.unknown: list[tuple[str, Any, Any]] = []
         self.last: Any = None  # the operator that ran last
         self.inputs: dict[int, Tensor] = {}  # tensors from outside, by id
+        self.lent: set[int] = set()  # where these lie, by address
         self.changed: dict[int, Tensor] = {}  # those written in place
         self.inner: dict[int, weakref.ref[Tensor]] = {}  # results of the operators themselves
         self.storages: dict[int, int] = {}  # of these, by address: how many tensors of it are alive
@@ -128,6 +131,7 @@ class MetaOps(private.DispatchMode):
         """Let go of all tensors: the weak references' callbacks and this object hold each other."""
         self.factors.clear()
         self.inputs.clear()
+        self.lent.clear()
         self.changed.clear()
         self.inner.clear()
 
@@ -142,9 +146,10 @@ class MetaOps(private.DispatchMode):
                 return result
         leaves, tree = private.tree_flatten((args, kwargs))
         given = [x for x in leaves if isinstance(x, Tensor)]
-        self.inputs.update((id(x), x) for x in given if id(x) not in self.inner)
-        on_meta = self._is_on_meta(given, args)
-        moved = {id(x): self._moved(x, func, on_meta) for x in given}
+        self._lend([x for x in given if id(x) not in self.inner])
+        written = {id(x): x for x in private.written(func, args, kwargs)} if _traits(func).writes else {}
+        on_meta = self._is_on_meta(given, args) or any(map(self._is_large_outside, written.values()))
+        moved = {id(x): self._moved(x, id(x) in written, on_meta) for x in given}
         args, kwargs = private.tree_unflatten([moved[id(x)] if isinstance(x, Tensor) else x for x in leaves], tree)
         if on_meta and not given:
             kwargs = {**kwargs, "device": "meta"}
@@ -157,28 +162,47 @@ class MetaOps(private.DispatchMode):
         else:
             result, kind, loops, ops = found
         self._count(func, given, result, kind, loops, ops)
-        self._note(result, {id(moved[id(x)]): x for x in given})
-        return result
+        originals = {id(moved[id(x)]): x for x in given}
+        self._note(result, originals)
+        return self._written(result, moved, written, originals) if written else result
+
+    def _lend(self, given: list[Tensor]) -> None:
+        """Note tensors from outside of the operation."""
+        for x in given:
+            if id(x) not in self.inputs:
+                self.inputs[id(x)] = x
+                self.lent.add(self.t.ledger.address(x))
 
     # ---- where it runs: this alone decides who keeps values -----------------------------------------------------------
 
     def _is_on_meta(self, given: list[Tensor], args: tuple[Any, ...]) -> bool:
         """Whether it runs on the meta device, as one of its tensors does, or because its result is large."""
+        ledger = self.t.ledger
         if given:
-            return any(x.is_meta for x in given) or values.is_large([x.shape for x in given if not self.t.ledger.is_own(x)])
+            foreign = [x.shape for x in given if not ledger.is_own(x)]
+            return any(x.is_meta or ledger.is_overwritten(x) for x in given) or values.is_large(foreign)
         size = args[0] if args else ()
         return isinstance(size, (list, tuple)) and all(isinstance(n, int) for n in size) and values.is_large([size])
 
-    def _moved(self, x: Tensor, func: Any, on_meta: bool) -> Tensor:
-        """What the operator gets for a tensor: on the meta device a stand-in for all but numbers, and always one for weights,
-        for what it would write to if that is the module's, and for what has been written to already."""
+    def _is_outside(self, x: Tensor) -> bool:
+        """Whether it lies in memory that neither the trace nor this operation has made."""
+        return not x.is_meta and self.t.ledger.address(x) not in self.storages and self.t.ledger.is_outside(x)
+
+    def _is_large_outside(self, x: Tensor) -> bool:
+        """Whether writing to it would copy more than a trace allocates."""
+        return self._is_outside(x) and x.untyped_storage().nbytes() > x.element_size() * values.SMALL
+
+    def _moved(self, x: Tensor, written: bool, on_meta: bool) -> Tensor:
+        """What the operator gets for a tensor: on the meta device a stand-in for all but numbers, always one for weights; and
+        a copy of what it would write to if the trace has not made that."""
         if x.is_meta:
             return x
         owner = self.t.ledger.owner(x)
-        own = owner is not None and (on_meta or _traits(func).writes)
-        if isinstance(owner, Weight) or own or (on_meta and x.dim() > 0) or self.t.ledger.is_overwritten(x):
+        if isinstance(owner, Weight) or (on_meta and (x.dim() > 0 or owner is not None or written)):
             return self.t.ledger.meta(x)
-        return x
+        if written and self._is_outside(x):
+            self.t.ledger.copy(x)
+        return self.t.ledger.current(x)
 
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], on_meta: bool) -> Any:
         """The operator itself, on the meta device or on small real tensors; what is random leaves torch's generator alone."""
@@ -234,28 +258,36 @@ class MetaOps(private.DispatchMode):
         return outside if outside is not None else x if self.t.ledger.is_own(x) else x.numel() * x.element_size()
 
     def _outside(self, x: Tensor) -> Tensor | None:
-        address = private.address(x)
-        return next((outside for outside in self.inputs.values() if private.address(outside) == address), None)
+        address = self.t.ledger.address(x)
+        return next((outside for outside in self.inputs.values() if self.t.ledger.address(outside) == address), None)
 
     # ---- what it leaves -----------------------------------------------------------------------------------------------
 
     def _note(self, result: Any, originals: dict[int, Tensor]) -> None:
         """Its results: new ones, or arguments that it wrote to (`originals` by the `id` of what it got for them)."""
-        ledger = self.t.ledger
         for x in tensors(result):
             original = originals.get(id(x))
             if original is None:
                 self._note_new(x)
-                continue
-            self.changed[id(original)] = original
-            if original is not x and not ledger.is_own(original):
-                ledger.overwrite(original)
+            else:
+                self.changed[id(original)] = original
+
+    def _written(self, result: Any, moved: dict[int, Tensor], written: dict[int, Tensor], originals: dict[int, Tensor]) -> Any:
+        """The result of an operator that writes: the arguments themselves, not what stood in for them."""
+        for key, x in written.items():
+            self.t.ledger.note_written(x, moved[key])
+
+        def itself(x: Tensor) -> Tensor:
+            original = originals.get(id(x), x)
+            return original if original.shape == x.shape else x
+
+        return private.tree_map_only(Tensor, itself, result)
 
     def _note_new(self, x: Tensor) -> None:
-        key, address, size = id(x), private.address(x), x.untyped_storage().nbytes()
+        key, address, size = id(x), self.t.ledger.address(x), x.untyped_storage().nbytes()
         if key in self.inner:
             return
-        inherited = self.t.ledger.is_allocated(x)
+        inherited = address in self.lent or self.t.ledger.is_allocated(x)
 
         def died(_: Any) -> None:
             self.inner.pop(key, None)
@@ -278,7 +310,7 @@ class MetaOps(private.DispatchMode):
 
 def _record(t: Emitter, mode: MetaOps, result: Any) -> None:
     outputs = _outputs(mode, result)
-    if any(id(x) in mode.changed and t.ledger.is_own(x) for x in outputs):
+    if any(map(t.ledger.is_own, _written(mode))):
         return  # a module updates its own buffer: not part of the network's arithmetic
     kind = "norm" if mode.name in ("rms_norm", "instance_norm") else min(mode.kinds, key=ORDER.index)
     inputs = list(mode.inputs.values())
@@ -293,7 +325,7 @@ def _record(t: Emitter, mode: MetaOps, result: Any) -> None:
         nests = (replace(nests[0], operands=(*nests[0].operands, len(t.ledger.tensors))),)
     # An operator of several products (attention) does not say what it keeps of them.
     known = PRODUCTS.issuperset(mode.kinds) and (mode.factors or not mode.loops)
-    memory = {private.address(x): x.untyped_storage().nbytes() for x in outputs}
+    memory = {mode.t.ledger.address(x): x.untyped_storage().nbytes() for x in outputs}
     kept = sum(size for address, size in memory.items() if address in mode.storages)
     t.emit(
         kind,
@@ -312,6 +344,12 @@ def _record(t: Emitter, mode: MetaOps, result: Any) -> None:
 def _outputs(mode: MetaOps, result: Any) -> list[Tensor]:
     """What the operation returns that is new, and what it wrote to."""
     outputs = [x for x in unique(tensors(result)) if id(x) not in mode.inputs or id(x) in mode.changed]
-    places = {private.address(x): x for x in reversed(mode.inputs.values())}  # a view was written to: so was its base
-    written = [places.get(private.address(x), x) if key in mode.inner else x for key, x in mode.changed.items()]
-    return outputs + [x for x in unique(written) if id(x) in mode.inputs and all(x is not y for y in outputs)]
+    return outputs + [x for x in _written(mode) if all(x is not y for y in outputs)]
+
+
+def _written(mode: MetaOps) -> list[Tensor]:
+    """What it wrote to of what it was given: where it wrote to a view that it made, the view's base."""
+    address = mode.t.ledger.address
+    places = {address(x): x for x in reversed(mode.inputs.values())}
+    written = [places.get(address(x), x) if key in mode.inner else x for key, x in mode.changed.items()]
+    return [x for x in unique(written) if id(x) in mode.inputs]

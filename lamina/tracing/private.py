@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Any
 
@@ -64,6 +65,12 @@ def is_composite(operator: Any) -> bool:
 def writes(operator: Any) -> bool:
     """Whether an operator changes one of its arguments."""
     return operator._schema.is_mutable
+
+
+def written(operator: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
+    """The tensors that a call of an operator changes."""
+    places = [(place, x) for place, x in enumerate(operator._schema.arguments) if x.alias_info and x.alias_info.is_write]
+    return [x for x in tree_leaves([args[i] if i < len(args) else kwargs.get(x.name) for i, x in places]) if x is not None]
 
 
 # ---- functions that a mode sees -------------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ class Tracer(TorchFunctionMode):
         self.ledger = Ledger(self.survey)
         self.emitter = Emitter(module, self.survey, self.ledger)
         self.opened: list[Any] = []  # functions of torch whose Python is running
-        self.undo: list[tuple[Any, torch.Tensor, Any]] = []  # attributes of weights that the forward set: setter, tensor, value
+        self.undo: list[tuple[Any, torch.Tensor, Any]] = []  # attributes of tensors that the forward set: setter, tensor, value
 
     def run(self, inputs: Sequence[Any], kwargs: Mapping[str, Any], name: str) -> Workload:
         args, options = private.tree_map_only(torch.Tensor, self._enter, (tuple(inputs), dict(kwargs)))
@@ -161,7 +161,7 @@ class Tracer(TorchFunctionMode):
 
     def _without_rule(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if isinstance(func, MethodWrapperType):  # reading or writing an attribute, as a mode sees it
-            if func.__name__ == "__set__" and self.ledger.is_own(args[0]):
+            if func.__name__ == "__set__" and self.ledger.is_outside(args[0]):
                 attribute: Any = func.__self__
                 self.undo.append((func, args[0], attribute.__get__(args[0])))
             return func(*args)

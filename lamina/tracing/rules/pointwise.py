@@ -116,7 +116,7 @@ def _binary(name: str, comparison: bool = False) -> dict[str, Callable[..., Any]
         return NotImplemented if out is not None or rounding_mode is not None else emit(t, a, b)
 
     def in_place(t: Emitter, a: Any, b: Any, *, alpha: float = 1) -> Any:
-        if t.ledger.is_own(a):
+        if a.is_meta and t.ledger.is_own(a):
             return a  # a module updates its own buffer (batches seen): not part of the network's arithmetic
         return emit(t, a, b, True)
 
