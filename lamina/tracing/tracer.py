@@ -67,7 +67,14 @@ class Tracer(TorchFunctionMode):
         self.undo: list[tuple[Any, torch.Tensor, Any]] = []  # attributes of tensors that the forward set: setter, tensor, value
 
     def run(self, inputs: Sequence[Any], kwargs: Mapping[str, Any], name: str) -> Workload:
-        args, options = private.tree_map_only(torch.Tensor, self._enter, (tuple(inputs), dict(kwargs)))
+        entered: dict[int, torch.Tensor] = {}  # by the id of what was given: a tensor that is given twice stays one
+
+        def enter(value: torch.Tensor) -> torch.Tensor:
+            if id(value) not in entered:
+                entered[id(value)] = self._enter(value)
+            return entered[id(value)]
+
+        args, options = private.tree_map_only(torch.Tensor, enter, (tuple(inputs), dict(kwargs)))
         given = len(self.ledger.tensors)
         self.ledger.layer = 0
         try:

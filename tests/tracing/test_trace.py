@@ -442,6 +442,20 @@ def test_an_unknown_operator_is_listed():
     assert "not counted" in str(work)
 
 
+def test_a_tensor_that_is_given_twice_stays_one():
+    """Self-attention goes its own way, which a real run shows: one product makes queries, keys and values."""
+    x, ids = torch.zeros(2, 4, 8), torch.tensor([1, 2])
+    seen = trace(lambda a, b, ids, same: a + 1 if a is b and ids is same else None, x, x, ids, same=ids)
+    assert ([t.shape for t in seen.inputs], len(seen.layers)) == ([(2, 4, 8), (2,)], 1)
+    module = nn.MultiheadAttention(8, 2, batch_first=True)
+    watch = Watch({t.untyped_storage()._cdata for t in module.parameters()})
+    with torch.no_grad():
+        watch.add(x)
+        with watch:
+            module(x, x, x)
+    assert trace(module, x, x, x).peak_activation_bytes == watch.peak
+
+
 def test_values_are_not_there():
     class Peeks(nn.Module):
         def forward(self, x):
