@@ -75,7 +75,7 @@ def main() -> None:
     """Exit code 0 for success, 1 for work that failed, 2 for a wrong call; errors are one line on standard error."""
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
-    if debug:  # wherever it stands
+    if debug:  # anywhere on the line
         arguments.remove("--debug")
     try:
         code = app(arguments, standalone_mode=False)

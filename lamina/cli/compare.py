@@ -39,7 +39,7 @@ def compare(
     document = side_by_side.document(side_by_side.compare(*workloads, training=trained, optimizer=optimizer))
     points = _points(names)
     if chart == "accuracy" and not points:
-        raise InputError("no accuracy is known for these networks: it is for the zoo's with public ImageNet weights")
+        raise InputError("no accuracy is known for these networks: only the zoo's with public ImageNet weights have one")
     output.emit(form, document, lambda out: text.comparison(out, document, names, diff), lambda: rows.comparison(document))
     if plot:
         _plot(plot, names, workloads, points, chart or ("accuracy" if len(points) > 1 else "kinds"))
@@ -48,7 +48,7 @@ def compare(
 
 
 def _names(models: Sequence[str]) -> list[str]:
-    """The networks' names; a family of the zoo that is no network's name stands for its members."""
+    """The networks' names; a family of the zoo that is not a network's name means all its members."""
     from lamina.zoo import registry
 
     names: list[str] = []

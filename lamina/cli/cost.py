@@ -42,8 +42,7 @@ def cost(
     bias, norm, activation or pooling. 1 MAC = 2 FLOPs.
     """
     form = output.form(csv, json)
-    if len([option for option in (view, explain, sweep, fit_under) if option]) > 1:
-        raise InputError("--view, --explain, --sweep and --fit-under each print a table of their own: give one")
+    _check_tables(view, explain, sweep, fit_under)
     within = limits.parse({"--max-macs": max_macs, "--max-params": max_params, "--max-memory": max_memory})
     net = network.find(model, input or (), dtype, past, causal == "exact")
     step = Step(training, optimizer, master)
@@ -168,6 +167,11 @@ def _files(net: Network, workload: Workload, document: Document, plot: Path | No
         from lamina.report import cost_page
 
         write(html, cost_page.render_cost(workload, document, workload.live_bytes, net.shown, net.type))
+
+
+def _check_tables(*asked: str | None) -> None:
+    if len([option for option in asked if option]) > 1:
+        raise InputError("--view, --explain, --sweep and --fit-under exclude each other: give one")
 
 
 def _check(document: Document, within: dict[str, float]) -> None:

@@ -44,11 +44,11 @@ def demo(
         mistakes = [{"input": path.name, "label": path.name[0], "prediction": p["label"]} for path, p in wrong]
         print_json({"digits": len(digits), "right": right, "wrong": mistakes, "page": str(html.resolve())})
     else:
-        print(f"\nThe lecture, claim by claim, with pictures: {html.resolve()}")
+        print(f"\nThe lecture, claim by claim, with figures: {html.resolve()}")
 
 
 def drawn(path: Path) -> str:
-    """A grey picture in characters, two pixel rows a line."""
+    """A grey image in characters, two rows of pixels per line."""
     import numpy as np
 
     from lamina.data.image import decode

@@ -29,7 +29,8 @@ PlotFile = Annotated[
     Path | None, typer.Option("--plot", metavar="FILE.png|svg", callback=plot_file, help="Write a plot to this file.")
 ]
 HtmlFile = Annotated[
-    Path | None, typer.Option("--html", metavar="FILE", callback=in_folder, help="Write a page that stands alone to this file.")
+    Path | None,
+    typer.Option("--html", metavar="FILE", callback=in_folder, help="Write a self-contained HTML page."),
 ]
 
 # ---- what runs a network ------------------------------------------------------------------------------------------------
@@ -43,7 +44,7 @@ Weights = Annotated[str | None, typer.Option("--weights", metavar="FILE|TAG", he
 Image = Annotated[
     list[str] | None,
     typer.Option(
-        "--image", metavar="KEY=VALUE", help="Override the weight file's image specification: channels=BGR, resize=256 ..."
+        "--image", metavar="KEY=VALUE", help="Override the weight file's image specification: channels=BGR, resize=256, ..."
     ),
 ]
 
@@ -52,27 +53,29 @@ Image = Annotated[
 Model = Annotated[str, typer.Argument(help=f"{FORMS[0].upper()}{FORMS[1:]}.")]
 Inputs = Annotated[
     list[str] | None,
-    typer.Option("--input", metavar="[NAME=]1x3x224x224", help="An input's shape, batch first; again for further inputs."),
+    typer.Option("--input", metavar="[NAME=]1x3x224x224", help="An input's shape, batch first; repeat it for further inputs."),
 ]
 By = Annotated[
     Literal["layer", "module", "kind"] | None,
-    typer.Option("--by", help="What a row is: by default a module, of --csv a layer."),
+    typer.Option("--by", help="What a row is; by default a module, with --csv a layer."),
 ]
 Depth = Annotated[int, typer.Option("--depth", min=1, help="Parts of the module path, with --by module.")]
 Dtype = Annotated[
     Literal["fp32", "fp16", "bf16", "fp64"] | None,
     typer.Option("--dtype", help="Of weights and activations; fp32 by default."),
 ]
-Past = Annotated[int, typer.Option("--past", min=0, metavar="N", help="Tokens in a key/value cache.")]
+Past = Annotated[int, typer.Option("--past", min=0, metavar="N", help="Tokens already in the key/value cache.")]
 Causal = Annotated[
-    Literal["dense", "exact"], typer.Option("--causal", help="Causal attention: all of the square, or only its half.")
+    Literal["dense", "exact"],
+    typer.Option("--causal", help="Causal attention: the whole square, or what the mask leaves."),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Fail if an operator has no rule.")]
-Training = Annotated[bool, typer.Option("--training", help="Trace in training mode, and say what a step needs.")]
+Training = Annotated[bool, typer.Option("--training", help="Trace in training mode, and report the memory of a training step.")]
 Optimizer = Annotated[
-    Literal["sgd", "momentum", "adam", "adamw"], typer.Option("--optimizer", help="Whose states training memory has.")
+    Literal["sgd", "momentum", "adam", "adamw"],
+    typer.Option("--optimizer", help="Its states are part of training memory."),
 ]
-Master = Annotated[bool, typer.Option("--master", help="Train 16-bit weights with fp32 copies and states.")]
+Master = Annotated[bool, typer.Option("--master", help="Train 16-bit weights with fp32 master copies and states.")]
 View = Annotated[
     str | None,
     typer.Option("--view", metavar="TOOL", help=f"What a tool prints: {', '.join(conventions.VIEWS)}, all."),
@@ -94,8 +97,9 @@ MaxMemory = Annotated[
 
 # ---- what compares networks ---------------------------------------------------------------------------------------------
 
-Models = Annotated[list[str], typer.Argument(help="Networks, as for `lamina cost`; a family stands for its members.")]
-Diff = Annotated[bool | None, typer.Option("--diff/--no-diff", help="Two networks by layers; by default if alike.")]
+Models = Annotated[list[str], typer.Argument(help="Networks, as for `lamina cost`; a family means all its members.")]
+Diff = Annotated[bool | None, typer.Option("--diff/--no-diff", help="Compare two by layers; by default if they are alike.")]
 Chart = Annotated[
-    Literal["accuracy", "kinds"] | None, typer.Option("--chart", help="What --plot draws; accuracy where it is known.")
+    Literal["accuracy", "kinds"] | None,
+    typer.Option("--chart", help="What --plot draws; accuracy where it is known."),
 ]

@@ -20,7 +20,7 @@ Document = dict[str, Any]
 
 def form(csv: bool, json: bool) -> Form:
     if csv and json:
-        raise InputError("--csv and --json are two forms of one output: give one")
+        raise InputError("--csv and --json exclude each other: give one")
     return "json" if json else "csv" if csv else "text"
 
 

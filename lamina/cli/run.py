@@ -11,7 +11,7 @@ def run(
     model: Annotated[str, typer.Argument(help="A zoo name.")],
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images: JPEG, PNG, WebP, BMP or GIF.")],
     weights: Weights = None,
-    top: Annotated[int, typer.Option("--top", help="How many classes to give.")] = 5,
+    top: Annotated[int, typer.Option("--top", help="How many classes to print.")] = 5,
     image: Image = None,
     engine: Engine = "torch",
     threads: Threads = None,

@@ -3,7 +3,7 @@ from lamina.cli.options import Json
 
 
 def table(json: Json = False) -> None:
-    """The lecture's summary table: its figures, ours beneath them where they differ, and the reason."""
+    """The lecture's summary table: its figures, ours below them where they differ, and the reason."""
     from lamina.lecture import summary
     from lamina.report import lecture_text
 

@@ -15,7 +15,7 @@ Status = Literal["same", "renamed", "changed", "removed", "added"]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A layer of the first network beside its counterpart in the second; None where it has none."""
+    """A layer of the first network and its counterpart in the second; None where it has none."""
 
     status: Status
     before: Layer | None
@@ -24,7 +24,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`rows` has one mapping of figures a network, exact integers; `changes` the layer diff if they are two."""
+    """`rows` has one mapping of figures per network, exact integers; `changes` the layer diff if they are two."""
 
     rows: tuple[Mapping[str, Any], ...]
     changes: tuple[Change, ...]
@@ -42,7 +42,7 @@ class Comparison:
 
 def compare(*workloads: Workload, training: Sequence[Workload] | None = None, optimizer: str = "adamw") -> Comparison:
     """Networks side by side: parameters, MACs, activations, memory for inference and training, arithmetic intensity
-    (FLOPs a byte). `training` are the same networks traced in training mode, from which the training memory is taken;
+    (FLOPs per byte). `training` are the same networks traced in training mode, from which the training memory is taken;
     without it their own traces serve. Two networks are also aligned layer by layer."""
     if len(workloads) < 2:
         raise InputError("give at least two networks to compare")
@@ -134,7 +134,7 @@ def line(change: Change) -> dict[str, str]:
 
 
 def describe(change: Change) -> str:
-    """What changed, in a line: shapes and counts of the two layers where they differ."""
+    """What changed, in one line: shapes and counts of the two layers where they differ."""
     before, after = change.before, change.after
     if before is None or after is None:
         layer = before or after

@@ -71,15 +71,15 @@ VIEWS: dict[str, View] = {
     "ptflops": View(
         "0.7.5",
         "get_model_complexity_info, PyTorch back end, a batch of one: hooks of module classes and patched functions. "
-        "Biases count; norms 1 or 2 an element; ReLU, GELU and pooling modules twice, by the hook and by the function "
-        "beneath; linear layers and convolutions called as functions are missed, and fused attention outside "
+        "Biases count; norms 1 or 2 per element; ReLU, GELU and pooling modules twice, by the hook and by the function "
+        "it calls; linear layers and convolutions called as functions are missed, and fused attention outside "
         "nn.MultiheadAttention (ptflops/pytorch_ops.py).",
         tools.ptflops,
         parameters=tools.trainable,
     ),
     "thop": View(
         "0.1.1.post2209072238",
-        "profile, hooks of module classes alone: 4 an element for affine norms, no bias, no product outside nn.Linear; a "
+        "profile, hooks of module classes alone: 4 per element for affine norms, no bias, no product outside nn.Linear; a "
         "transposed convolution over its output's pixels; parameters of these modules only (thop/profile.py, "
         "vision/calc_func.py).",
         tools.thop,
@@ -87,7 +87,7 @@ VIEWS: dict[str, View] = {
     ),
     "torchinfo": View(
         "1.8.0",
-        "summary, “mult-adds”: parameters times output places for convolutions, parameters once a sample for all other "
+        "summary, “mult-adds”: parameters times output places for convolutions, parameters once per sample for all other "
         "layers (a linear layer over tokens counts as one token), nothing without parameters (torchinfo/layer_info.py, "
         "calculate_macs).",
         whole=tools.torchinfo,
@@ -96,7 +96,7 @@ VIEWS: dict[str, View] = {
     "calflops": View(
         "0.3.2",
         "calculate_flops, patched functions: MACs of convolutions, linear layers and matmul, not of fused attention, "
-        "einsum and recurrent layers; FLOPs are 2 MACs, convolution biases, 2 or 5 an element of norms, 1 of activations,"
+        "einsum and recurrent layers; FLOPs are 2 MACs, convolution biases, 2 or 5 per element of norms, 1 of activations,"
         " softmax and pooling (calflops/pytorch_ops.py).",
         tools.calflops_macs,
         flops=tools.calflops_flops,
@@ -145,6 +145,6 @@ def view(workload: Workload, tool: str) -> Printed:
 
 
 def document(workload: Workload, tool: str, model: str, shape: Sequence[int]) -> dict[str, Any]:
-    """What `tool`, or with "all" every one, prints, beside the exact count."""
+    """What `tool`, or with "all" every one, prints, and the exact count."""
     figures = [view(workload, name) for name in (VIEWS if tool == "all" else (tool,))]
     return {"model": model, "input": shape, "macs": workload.total().macs, "views": [asdict(figure) for figure in figures]}

@@ -62,7 +62,7 @@ def parse(text: str) -> Published:
     """ "4.11G", "25.6M", "8.2 GFLOPs", "3.8e9 MACs", "25,557,032 parameters"; B is billion."""
     match = FORM.fullmatch(text)
     if match is None or match[4] not in UNITS:
-        raise InputError(f"{text!r} is no published figure: write it as printed, such as 4.11G, 25.6M or '8.2 GFLOPs'")
+        raise InputError(f"{text!r} is not a published figure: write it as printed, such as 4.11G, 25.6M or '8.2 GFLOPs'")
     mantissa = Decimal(match[1].replace(",", "").replace("_", ""))
     scale = Decimal(10) ** (int(match[2] or 0) + PREFIX[match[3]])
     exponent = mantissa.as_tuple().exponent
@@ -80,7 +80,7 @@ def candidates(workload: Workload, auxiliary: Workload | None = None) -> list[Co
     if auxiliary is not None:
         total = auxiliary.total()
         found.append(Convention("MACs, with the auxiliary heads", "operations", total.macs))
-        found.append(Convention("FLOPs (2 a MAC), with the auxiliary heads", "operations", total.flops))
+        found.append(Convention("FLOPs (2 per MAC), with the auxiliary heads", "operations", total.flops))
         found.append(Convention("parameters, with the auxiliary heads", "parameters", total.parameters))
     found = _distinct(found)
     for tool in conventions.VIEWS if conventions.sees_modules(workload) else ():
@@ -115,16 +115,16 @@ def _operations(workload: Workload) -> list[Convention]:
         "MACs": macs,
         "MACs + biases": macs + biases,
         "MACs + the last layer's biases (pycls)": macs + (tools.biases([last]) if last else 0),
-        "MACs + norms (2 an element)": macs + norms,
+        "MACs + norms (2 per element)": macs + norms,
         "MACs + biases + norms": macs + biases + norms,
         "MACs without attention's products": macs - attention,
         "MACs of convolutions only": convolutions,
-        "FLOPs (2 a MAC)": 2 * macs,
-        "FLOPs (2 a MAC) + biases": 2 * macs + biases,
-        "FLOPs (2 a MAC) + biases + norms": 2 * macs + biases + norms,
-        "FLOPs (2 a MAC) without attention's products": 2 * (macs - attention),
-        "FLOPs (2 a MAC) of convolutions only": 2 * convolutions,
-        "FLOPs (2 a MAC) and all other arithmetic": arithmetic,
+        "FLOPs (2 per MAC)": 2 * macs,
+        "FLOPs (2 per MAC) + biases": 2 * macs + biases,
+        "FLOPs (2 per MAC) + biases + norms": 2 * macs + biases + norms,
+        "FLOPs (2 per MAC) without attention's products": 2 * (macs - attention),
+        "FLOPs (2 per MAC) of convolutions only": 2 * convolutions,
+        "FLOPs (2 per MAC) and all other arithmetic": arithmetic,
     }
     return [Convention(name, "operations", value) for name, value in counts.items()]
 

@@ -1,4 +1,4 @@
-"""What a network needs beside its arithmetic: bytes of weights, gradients, optimizer states and activations, and the
+"""What a network needs besides its arithmetic: bytes of weights, gradients, optimizer states and activations, and the
 multiply-accumulates of the backward pass. Pure functions of a `Workload`; standard library only.
 """
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from lamina.errors import InputError
 from lamina.workload import Layer, Workload
 
-# Copies of a parameter that an optimizer keeps, and bytes beside them for each tensor (torch.optim: Adam's step counter
+# Copies of a parameter that an optimizer keeps, and bytes more for each tensor (torch.optim: Adam's step counter
 # is a tensor of one fp32 number; SGD keeps a velocity only if it has momentum, Polyak 1964; Kingma & Ba 2015, algorithm 1:
 # first and second moment; AdamW, Loshchilov & Hutter 2019, keeps what Adam does).
 OPTIMIZERS: dict[str, tuple[int, int]] = {"sgd": (0, 0), "momentum": (1, 0), "adam": (2, 4), "adamw": (2, 4)}
@@ -37,7 +37,7 @@ class Training:
 
 def training(workload: Workload, optimizer: str = "adamw", master: bool = False) -> Training:
     """The memory of training with `optimizer`: "sgd", "momentum", "adam" or "adamw". `master` is mixed precision with
-    16-bit weights and gradients, and fp32 copies and states (Micikevicius et al. 2018, section 3.1; 2 + 2 + 12 bytes a
+    16-bit weights and gradients, and fp32 copies and states (Micikevicius et al. 2018, section 3.1; 2 + 2 + 12 bytes per
     parameter with Adam, Rajbhandari et al. 2020, section 3.1); otherwise states have the weights' own type, as torch.optim
     does it. A gradient has its weight's type. Trace in training mode: dropout's masks and the statistics of batch norm
     are saved only there."""

@@ -9,7 +9,7 @@ from lamina.workload import Layer, Totals, Workload, asdict
 
 
 def _intensity(counted: Layer | Totals) -> float:
-    """FLOPs a byte, to four digits."""
+    """FLOPs per byte, to four digits."""
     return float(f"{counted.intensity:.4g}")
 
 

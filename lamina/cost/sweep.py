@@ -80,7 +80,7 @@ def parse(text: str) -> Sweep:
 
 
 def resize(shape: tuple[int, ...], axis: Axis, size: int, tokens: bool) -> tuple[int, ...]:
-    """The input's shape at another size: the batch comes first, a picture's height and width last; a sequence is the
+    """The input's shape at another size: the batch comes first, an image's height and width last; a sequence is the
     second axis of (batch, tokens) or of (batch, tokens, features)."""
     if axis == "batch":
         return (size, *shape[1:])
@@ -89,12 +89,12 @@ def resize(shape: tuple[int, ...], axis: Axis, size: int, tokens: bool) -> tuple
             raise InputError(f"a {units.shape(shape)} input has no resolution; sweep batch or sequence")
         return (*shape[:2], *(size for _ in shape[2:]))
     if not tokens and len(shape) != 3:
-        raise InputError(f"a {units.shape(shape)} input is no sequence; sweep batch or resolution")
+        raise InputError(f"a {units.shape(shape)} input is not a sequence; sweep batch or resolution")
     return (shape[0], size, *shape[2:])
 
 
 def run(sweep: Sweep, measure: Measure) -> list[Point]:
-    """One point a size; a size that the network refuses is a point that says so. If every one is refused, the first
+    """One point per size; a size that the network refuses is a point that says so. If every one is refused, the first
     refusal is raised."""
     points = []
     for size in sweep.sizes:
@@ -147,21 +147,21 @@ def parse_fit(text: str, tokens: bool) -> tuple[Axis, Limit]:
     "batch=5GMACs", "resolution=8GB" say which."""
     axis, equals, limit = text.rpartition("=")
     if equals and axis not in AXES:
-        raise InputError(f"--fit-under {text}: {axis!r} is none of {', '.join(AXES)}")
+        raise InputError(f"--fit-under {text}: {axis!r} is not one of {', '.join(AXES)}")
     bound = parse_limit(limit)
     plain: Axis = "batch" if bound.quantity == "B" else "sequence" if tokens else "resolution"
     return (axis if equals else plain), bound  # type: ignore[return-value]
 
 
 def parse_limit(text: str) -> Limit:
-    """ "5GMACs", "5G" (MACs), "10 GFLOPs" (two a MAC) or "8GB"."""
+    """ "5GMACs", "5G" (MACs), "10 GFLOPs" (two per MAC) or "8GB"."""
     match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?\s*[kKMGTP]?)\s*(MACs?|FLOPs?|B|)\s*", text)
     try:
         value = units.parse(match[1]) if match else 0.0
     except ValueError:
         value = 0.0
     if match is None or value < 1:
-        raise InputError(f"{text!r} is no limit: write multiply-accumulates or bytes, such as 5GMACs or 8GB")
+        raise InputError(f"{text!r} is not a limit: write multiply-accumulates or bytes, such as 5GMACs or 8GB")
     if match[2] == "B":
         return Limit("B", int(value))
     return Limit("MACs", int(value / 2 if match[2].startswith("FLOP") else value))

@@ -130,7 +130,7 @@ def ptflops(workload: Workload, layer: Layer) -> Counts:
     if layer.kind == "norm":
         doubled = kind in BATCH_NORMS | INSTANCE_NORMS | {"GroupNorm"} and _affine(layer)
         return {"norm": n * (2 if doubled else 1)} if doubled or kind in PTFLOPS_NORMS else {}
-    # A module's hook and the patched function beneath it both count.
+    # A module's hook and the patched function that it calls both count.
     if layer.kind == "activation" or op in PTFLOPS_FUNCTIONS:
         hooked, patched = kind in PTFLOPS_ACTIVATIONS, op in PTFLOPS_FUNCTIONS
         return {"activation": n * (hooked + patched)}

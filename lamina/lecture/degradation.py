@@ -1,5 +1,5 @@
 """Plain and residual networks of 20 and 56 layers, side by side: what `benchmarks/degradation.py` measured, what it says of
-the lecture's claims, a table and a picture. Every figure here is read from degradation.json, and so is every verdict."""
+the lecture's claims, a table and a plot. Every figure here is read from degradation.json, and so is every verdict."""
 
 import json
 import math
@@ -28,7 +28,7 @@ COLUMNS = (
     "Validation loss",
     "Training error, %",
     "Validation error, %",
-    "First / last gradient, fresh",
+    "First / last gradient, initial",
     "First / last gradient, trained",
     "First / last gradient × filters, trained",
 )
@@ -36,7 +36,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Runs:
-    """One network's runs. Each list has an entry a seed; a curve is by epoch, a norm by convolution from the input on.
+    """One network's runs. Each list has one entry per seed; a curve is by epoch, a norm by convolution from the input on.
 
     `gradients` are the norms of the filters' gradients on one training batch of 256 in float32, `filters` those of the
     filters themselves, both {"fresh", "trained"}; `seconds` is the training's time.
@@ -48,7 +48,7 @@ class Runs:
     seconds: list[float]
 
     def error(self, part: str = "") -> list[list[float]]:
-        """Percent of the pictures, of the training part or, with "validation_", of the other."""
+        """Percent of the images, of the training split or, with "validation_", of the validation split."""
         return [[100 - value for value in curve] for curve in self.curves[f"{part}top1"]]
 
     def scaled(self) -> list[list[float]]:
@@ -75,7 +75,7 @@ class Measured:
 
     @property
     def counted(self) -> str:
-        return f"{len(self.seeds)} seed{'s' * (len(self.seeds) > 1)}, {self.steps:,} steps where the paper has {PAPER_STEPS:,}"
+        return f"{len(self.seeds)} seed{'s' * (len(self.seeds) > 1)}, {self.steps:,} steps; the paper has {PAPER_STEPS:,}"
 
 
 def parse(document: dict[str, Any]) -> Measured:
@@ -215,7 +215,7 @@ def setting(found: Measured) -> dict[str, Any]:
 
 
 def table(found: Measured) -> list[list[str]]:
-    """A row a network, in the order of COLUMNS."""
+    """One row per network, in the order of COLUMNS."""
     rows = []
     for name, runs in found.networks.items():
         losses = [spread(last(runs.curves[key]), ".2f") for key in ("loss", "validation_loss")]
@@ -227,8 +227,8 @@ def table(found: Measured) -> list[list[str]]:
 
 CAPTION = (
     "Plain (orange) and residual (blue) networks of 20 (thin) and 56 layers (thick): error over the epochs, and the norm of"
-    " each convolution's gradient from the input on, on one training batch of 256. Times the norm of its filters, a gradient"
-    " does not depend on their scale, which batch norm undoes."
+    " each convolution's gradient, from input to output, on one training batch of 256. Multiplied by the norm of its filters, a"
+    " gradient does not depend on their scale, which batch norm cancels."
 )
 
 
@@ -247,7 +247,7 @@ def draw(found: Measured) -> "Figure":
         axes[key].set_xlabel("epoch")
     axes["b"].sharey(axes["a"])
     for key, title, norms in (
-        ("c", "Gradient norm, fresh", {name: runs.gradients["fresh"] for name, runs in networks}),
+        ("c", "Gradient norm, initial", {name: runs.gradients["fresh"] for name, runs in networks}),
         ("d", "Gradient norm, trained", {name: runs.gradients["trained"] for name, runs in networks}),
         ("e", "Times the filters' norm, trained", {name: runs.scaled() for name, runs in networks}),
     ):
@@ -279,7 +279,7 @@ def _lines(ax: "Axes", title: str, series: dict[str, list[list[float]]], depth: 
 
 
 def _label_ends(ax: "Axes", gap: float = 0.085) -> None:
-    """Each line's name behind its end, `gap` of the height apart, joined to it in its colour."""
+    """Each line's name after its end, `gap` of the height apart, joined to it in its colour."""
     ax.autoscale_view()
     lines = sorted(ax.get_lines(), key=lambda line: line.get_ydata()[-1])  # type: ignore[index]
     to_axes = ax.transData + ax.transAxes.inverted()

@@ -1,4 +1,4 @@
-"""The lecture as one page: its claims slide by slide, the summary table, and the pictures."""
+"""The lecture as one page: its claims slide by slide, the summary table, and the plots."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from lamina.zoo import registry
 
 BARS = {"lenet5": "LeNet-5", "alexnet": "AlexNet", "vgg": "VGG-16", "googlenet": "GoogLeNet", "resnet": "ResNet-50"}
 INTRO = (
-    "Every claim of the lecture “Popular DNNs and Inference”, beside what is computed from the networks themselves. "
+    "Every claim of the lecture “Popular DNNs and Inference”, next to what is computed from the networks themselves. "
     "A MAC is one multiply-accumulate of a convolution, a linear layer or a matrix product; biases, norms, activations and "
     "pooling are not counted. Each verdict names the command that shows it."
 )
@@ -42,7 +42,7 @@ def text(slide: Slide) -> str:
 def tables(key: str) -> list[Table]:
     if key != "resnet":
         return []
-    caption = "The end of training. First / last gradient: its norm in the first convolution over that in the last."
+    caption = "At the end of training. First / last gradient: its norm in the first convolution divided by that in the last."
     return [Table(caption, degradation.COLUMNS, degradation.table(degradation.measured()))]
 
 

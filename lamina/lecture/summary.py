@@ -1,4 +1,4 @@
-"""The lecture's summary table: its figures, ours beside them, and a note wherever they differ."""
+"""The lecture's summary table: its figures, ours next to them, and a note wherever they differ."""
 
 import json
 import tomllib
@@ -128,7 +128,7 @@ def stacked_filters() -> dict[str, Any]:
 @dataclass(frozen=True)
 class Inception:
     """The inception module of the slide's example: maps of `side` x `side` pixels, `channels` of them; filters by size, and 1x1
-    filters ahead of each larger size and behind the pool."""
+    filters before each larger size and after the pool."""
 
     side: int
     channels: int

@@ -118,7 +118,7 @@ def tree(workload: Workload) -> Module:
 
 
 def boxes(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """The network's figures in short: (name, value, what stands beside it)."""
+    """The network's figures in short: (name, value, a note)."""
     totals, memory = document["totals"], document["memory"]
     peak, fused, whole, weights = (
         units.bytes_(memory[key])
@@ -132,7 +132,7 @@ def boxes(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("Backward MACs", units.si(totals["backward_macs"]), f"{totals['backward_macs']:,}"),
         ("Peak live activations", peak, f"{fused} with elementwise operations fused"),
         ("Memory for inference", whole, f"{weights} of it weights"),
-        ("Arithmetic intensity", f"{totals['intensity']:.3g}", "FLOPs a byte read or written"),
+        ("Arithmetic intensity", f"{totals['intensity']:.3g}", "FLOPs per byte read or written"),
     ]
     if "training" in memory:
         step = memory["training"]

@@ -12,7 +12,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def draw(runs: Mapping[str, Rows], title: str, path: Path) -> None:
-    """Loss and measure of `runs` (name to the rows of a metrics.jsonl) over their epochs. One colour a run; training is thin
+    """Loss and measure of `runs` (name to the rows of a metrics.jsonl) over their epochs. One colour per run; training is thin
     where there is validation, which is thick."""
     from matplotlib.ticker import MaxNLocator
 

@@ -32,7 +32,7 @@ def summary(out: Console, document: Document, titles: Mapping[str, str], same: C
     for column, title in titles.items():
         rows.append([title, *(_cell(row["cells"][column], same) for row in document["rows"])])
         rows.append([""])
-    out.print("The lecture's figure; beneath it ours, exact: = where it rounds to it, ≠ where it does not.")
+    out.print("The lecture's figure, and below it the exact one: = where it rounds to the lecture's, ≠ where it does not.")
     out.print(table(["", *(row["network"] for row in document["rows"])], rows[:-1]))
     for number, note in enumerate(document["notes"], 1):
         out.print(f"[{number}] {note}", markup=False)

@@ -1,5 +1,5 @@
-"""Plots as SVG text. Each plot, when called, returns one `<svg>` element that stands in a file or inline in a page; its
-`png` returns the bytes of a picture on white.
+"""Plots as SVG text. Each plot, when called, returns one `<svg>` element for a file of its own or inline in a page; its
+`png` returns the bytes of an image on white.
 
 Text stays text, the background is transparent and ink is `currentColor`, so that a figure takes on the colour of the
 page around it; in a file of its own it is dark on a light screen and light on a dark one. Equal input gives equal
@@ -29,7 +29,7 @@ KINDS: dict[str, str] = dict(
         strict=True,
     )
 )
-INK = "#010203"  # stands for currentColor until the figure is text
+INK = "#010203"  # replaces currentColor until the figure is text
 FONT = "DejaVu Sans"  # comes with matplotlib: the layout is the same everywhere; wide, so that other fonts fit too
 
 STYLE: dict[Any, Any] = {
@@ -135,7 +135,7 @@ def scatter(points: Sequence[tuple[str, str, float, int, float]]) -> "Figure":
 
 @Plot
 def heatmap(rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequence[float]], title: str) -> "Figure":
-    """Shares between 0 and 1 as percent, one list a row; nan leaves its cell empty. Up to 16 columns print the numbers."""
+    """Shares between 0 and 1 as percent, one list per row; nan leaves its cell empty. Up to 16 columns print the numbers."""
     import matplotlib
 
     names = [_shorten(column) for column in columns]
@@ -166,7 +166,7 @@ def heatmap(rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequen
 
 @Plot
 def kinds(names: Sequence[str], quantities: Mapping[str, Sequence[Mapping[str, int]]]) -> "Figure":
-    """For each quantity ("MACs", ...) one bar a network, parted by kind of layer: `quantities` maps it to each network's
+    """For each quantity ("MACs", ...) one bar per network, split by kind of layer: `quantities` maps it to each network's
     counts by kind."""
     shown = {k for rows in quantities.values() for row in rows for k, n in row.items() if n}
     present = [k for k in KINDS if k in shown] + sorted(shown - set(KINDS))
@@ -295,7 +295,7 @@ def _label_columns(ax: "Axes", names: Sequence[str], at: Sequence[float], flat: 
 
 
 def _place_labels(ax: "Axes", points: Sequence[tuple[str, str, float, int, float]], area: float) -> None:
-    """Each name beside its disc, where it covers least of the names and discs so far; in points, from the figure's corner."""
+    """Each name next to its disc, where it covers least of the names and discs so far; in points, from the figure's corner."""
     size, height = 8.0, 9.5
     ax.autoscale_view()  # else only drawing would set the limits
     frame = ax.get_window_extent()

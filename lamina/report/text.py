@@ -22,7 +22,7 @@ def cost(out: Console, document: Document, workload: Workload, shown: str, type:
     counts = f"{total.macs:,} MACs, {total.parameters:,} parameters"
     out.print(f"[bold]{document['model']}[/], input {shown}, {type}: {counts}")
     out.print(table.cost(workload, by, depth))
-    out.print(f"{total.flops:,} FLOPs (2 a MAC), {total.intensity:.3g} a byte moved; {total.backward_macs:,} MACs backward")
+    out.print(f"{total.flops:,} FLOPs (2 per MAC), {total.intensity:.3g} per byte moved; {total.backward_macs:,} MACs backward")
     peak, fused = (units.bytes_(memory[key]) for key in ("peak_activation_bytes", "fused_peak_activation_bytes"))
     out.print(f"peak live activations {peak}, in eager order; {fused} with elementwise operations fused")
     out.print(f"memory for inference {units.bytes_(memory['inference_bytes'])}, weights and peak")
@@ -35,7 +35,7 @@ def cost(out: Console, document: Document, workload: Workload, shown: str, type:
     if totals["parameters_unused"]:
         out.print(f"{totals['parameters_unused']:,} of the parameters are not used by this call")
     if (active := totals["parameters_active"]) != total.parameters:
-        out.print(f"{active:,} of the parameters are active for a token: a router chooses among experts")
+        out.print(f"{active:,} of the parameters are active for each token: a router chooses among experts")
     if total.trainable != total.parameters:
         out.print(f"{total.trainable:,} of the parameters are trainable")
     for operator in workload.coverage.unknown:
@@ -67,9 +67,9 @@ def _view(view: Document, total: Totals) -> list[str]:
 def explanation(out: Console, document: Document, shown: str) -> None:
     figure, model = document["published"], document["model"]
     if document["rounded"]:
-        out.print(f"{figure} is, of {model} on {shown}, rounded to the digits printed:")
+        out.print(f"{figure} is, for {model} on {shown}, rounded to the digits printed:")
     elif document["cut"]:
-        out.print(f"{figure} is, of {model} on {shown}, with the further digits cut off (nothing rounds to it):")
+        out.print(f"{figure} is, for {model} on {shown}, with further digits cut off (nothing rounds to it):")
     else:
         nearest, error = document["nearest"], document["nearest_error_percent"]
         out.print(f"no convention gives {figure} for {model} on {shown}")
@@ -191,9 +191,9 @@ def network(out: Console, document: Document, workload: Workload, stages: Sequen
         out.print(table.table(("published", "value", "protocol", "source"), rows, left=("protocol", "source")))
     if document["weights"]:
         rows = [
-            (w["tag"], w["source"], str(w.get("top1", "")), w.get("file") or w.get("url") or w.get("hub", "a file at hand"))
+            (w["tag"], w["source"], str(w.get("top1", "")), w.get("file") or w.get("url") or w.get("hub", "a file of your own"))
             for w in document["weights"]
         ]
         out.print(table.table(("weights", "source", "top-1 %", "where"), rows, left=("source", "where")))
     for text in document["deviations"]:
-        out.print(f"departs: {text}")
+        out.print(f"differs from the paper: {text}")

@@ -56,7 +56,12 @@ def test_list(ok):
 
 def test_show(ok):
     text = ok("show googlenet")
-    assert "Going deeper with convolutions" in text and "6,998,552" in text and "bvlc" in text and "departs:" in text
+    assert (
+        "Going deeper with convolutions" in text
+        and "6,998,552" in text
+        and "bvlc" in text
+        and "differs from the paper:" in text
+    )
     assert json.loads(ok("show lenet5 --json"))["paper"]["year"] == 1998
 
 
@@ -112,7 +117,7 @@ def test_every_layer_is_in_one_stage(ok):
         "vit_ti_16",
     ):
         rows = shown_stages(ok(f"show {name} "))
-        rows = [row[:-1] if any(cell.endswith("%") for cell in row) else row for row in rows]  # without the FLOPs a byte
+        rows = [row[:-1] if any(cell.endswith("%") for cell in row) else row for row in rows]  # without the FLOPs per byte
         numbers = [[int(cell.replace(",", "")) for cell in row if re.fullmatch(r"[\d,]+", cell)] for row in rows]
         parameters = [row[0] for row, cells in zip(numbers, rows, strict=True) if len(row) == 3 or cells[0] == "total"]
         macs = [row[1] for row, cells in zip(numbers, rows, strict=True) if len(row) == 3 or cells[0] == "total"]

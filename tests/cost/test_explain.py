@@ -55,11 +55,11 @@ def test_nonsense_is_refused(text, v1_5):
 
 def test_what_the_conventions_of_resnet50_are(v1_5):
     found = explain(v1_5, "4.11G")
-    assert {"fvcore (count)", "timm (count)", "MACs + norms (2 an element)"} <= names(found.rounded)
+    assert {"fvcore (count)", "timm (count)", "MACs + norms (2 per element)"} <= names(found.rounded)
     assert not {"MACs", "ptflops (count)", "thop (count)"} & names(found.rounded)
     assert names(explain(v1_5, "4.089G").rounded) >= {"MACs", "torchvision (count)", "calflops (count)"}
     assert names(explain(v1_5, "4.13G").rounded) == {"ptflops (count)", "thop (count)"}
-    assert "FLOPs (2 a MAC)" in names(explain(v1_5, "8.18 GFLOPs").rounded)
+    assert "FLOPs (2 per MAC)" in names(explain(v1_5, "8.18 GFLOPs").rounded)
     assert "parameters" in names(explain(v1_5, "25.6M").rounded)
     assert names(explain(v1_5, "25.61M").rounded) == {
         "parameters and running statistics",
@@ -101,7 +101,7 @@ def test_attention_left_out():
 
 def test_conventions_that_say_nothing_are_not_offered():
     found = names(candidates(trace("vgg16")))
-    assert "MACs without attention's products" not in found and "MACs + norms (2 an element)" not in found
+    assert "MACs without attention's products" not in found and "MACs + norms (2 per element)" not in found
     assert {"MACs", "MACs + biases", "parameters"} <= found
 
 

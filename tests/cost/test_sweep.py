@@ -165,7 +165,7 @@ def test_every_input_is_resized():
 
     net = network.find("vit_b_32")
     assert net.resized("batch", 4) == {"x": (4, 3, 224, 224)} and net.resized("resolution", 64) == {"x": (1, 3, 64, 64)}
-    with pytest.raises(InputError, match="is no sequence"):
+    with pytest.raises(InputError, match="is not a sequence"):
         net.resized("sequence", 4)
     both = network.find("transformer_base", ["2x7"])
     assert both.resized("sequence", 9) == dict.fromkeys(both.sizes, (2, 9))
