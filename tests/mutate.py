@@ -37,32 +37,33 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 FAULTS = Path(__file__).with_name("faults.toml")
 
 # Part: its files, and for each (the first pattern that fits) the tests that hold it, the quickest first.
+COUNTED = ("tests/conformance", "tests/tracing", "tests/onnx")
 CONV = "tests/zoo/test_zoo_conv_families.py"
 PARTS: dict[str, dict[str, tuple[str, ...]]] = {
     "operators": {
-        r"lamina/operators(\.py|/.*\.py)": (
-            "tests/test_operators.py",
-            "tests/tracing/test_trace.py",
-            "tests/conformance",
-            "tests/tracing",
-        ),
+        r"lamina/operators/(nests|shapes)\.py": ("tests/test_operators.py", "tests/tracing/test_trace.py", *COUNTED),
+        r"lamina/operators/.*\.py": ("tests/tracing/test_memory.py", "tests/tracing/test_trace.py", *COUNTED),
     },
     "zoo": {
-        "lamina/zoo/(densenet|wide_resnet|resnext|overfeat).py": ("tests/zoo/test_details.py", CONV),
-        "lamina/zoo/resnet.py": ("tests/zoo/test_details.py", "tests/zoo/test_zoo.py", CONV),
-        "lamina/zoo/.*inception.*.py": ("tests/zoo/test_details.py", "tests/zoo/test_zoo_inception.py"),
-        "lamina/zoo/transformer.py": ("tests/zoo/test_transformer.py", "tests/infer/test_generate.py"),
-        "lamina/zoo/vit.py": ("tests/zoo/test_vit.py", "tests/infer/test_answers.py"),
-        "lamina/zoo/[a-z0-9_]+.py": ("tests/zoo/test_details.py", "tests/zoo/test_zoo.py"),
+        r"lamina/zoo/(densenet|wide_resnet|resnext|overfeat)\.py": ("tests/zoo/test_details.py", CONV),
+        r"lamina/zoo/resnet\.py": ("tests/zoo/test_details.py", "tests/zoo/test_zoo.py", CONV),
+        r"lamina/zoo/.*inception.*\.py": ("tests/zoo/test_details.py", "tests/zoo/test_zoo_inception.py"),
+        r"lamina/zoo/transformer\.py": ("tests/zoo/test_transformer.py", "tests/infer/test_generate.py"),
+        r"lamina/zoo/vit\.py": ("tests/zoo/test_vit.py", "tests/infer/test_answers.py"),
+        r"lamina/zoo/[a-z0-9_]+\.py": ("tests/zoo/test_details.py", "tests/zoo/test_zoo.py"),
     },
     "train": {
-        "lamina/train/recipe.py": ("tests/train/test_train_recipes.py", "tests/train/test_semantics.py", "tests/train"),
-        "lamina/train/[a-z_]+.py": ("tests/train/test_semantics.py", "tests/train/test_disk.py", "tests/train/test_train.py"),
+        r"lamina/train/recipe\.py": ("tests/train/test_train_recipes.py", "tests/train/test_semantics.py"),
+        r"lamina/train/(launch|finish|provenance|world)\.py": ("tests/train/test_semantics.py", "tests/train"),
+        r"lamina/train/[a-z_]+\.py": ("tests/train/test_semantics.py", "tests/train/test_disk.py", "tests/train/test_train.py"),
     },
     "infer": {
-        "lamina/infer/(generate|translate).py": ("tests/infer/test_decoding_semantics.py", "tests/infer/test_generate.py"),
-        "lamina/infer/export.py": ("tests/infer/test_export.py",),
-        "lamina/infer/[a-z_/]+.py": ("tests/infer/test_answers.py", "tests/weights/test_weights.py", "tests/cli/test_cli.py"),
+        r"lamina/infer/(generate|translate)\.py": ("tests/infer/test_decoding_semantics.py", "tests/infer/test_generate.py"),
+        r"lamina/infer/export\.py": ("tests/infer/test_export.py",),
+        r"lamina/infer/rewrite\.py": ("tests/infer/test_rewrite.py",),
+        r"lamina/infer/winograd\.py": ("tests/infer/test_winograd.py",),
+        r"lamina/infer/(bench|layers|machine|auto)\.py": ("tests/infer/test_bench.py", "tests/infer/test_session.py"),
+        r"lamina/infer/[a-z_/]+\.py": ("tests/infer/test_answers.py", "tests/infer/test_session.py"),
     },
 }
 EVERY_OTHER = ("tests/train/test_semantics.py", "tests/infer/test_answers.py", "tests/data", "tests/lecture", "tests/weights")
@@ -369,11 +370,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--part", action="append", choices=list(PARTS), help="this part alone")
     parser.add_argument("--fault", action="append", metavar="WORDS", help="the written faults whose names have these words")
+    parser.add_argument("--no-written", action="store_true", help="the random faults alone")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here, too")
     options = parser.parse_args()
     parts = options.part or list(PARTS)
-    by_hand = [f for f in written() if not options.part or f.part in parts]
+    by_hand = [f for f in written() if (not options.part or f.part in parts) and not options.no_written]
     if options.fault:
         by_hand = [f for f in by_hand if any(words in f.name for words in options.fault)]
     by_chance = [] if options.fault else [f for part in parts for f in drawn(part, options.random, options.seed)]

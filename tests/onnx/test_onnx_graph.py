@@ -996,15 +996,18 @@ def test_random_graphs_have_the_shapes_that_onnx_gives_them(case: Any, tmp_path_
     path = tmp_path_factory.getbasetemp() / "random.onnx"
     path.write_bytes(made.SerializeToString())
     try:
-        (expected,) = ReferenceEvaluator(made).run(None, {"x": np.zeros(shape, np.float32)})
+        every = ReferenceEvaluator(made).run(None, {"x": np.zeros(shape, np.float32)}, intermediate=True)
+        expected = every[made.graph.output[0].name]
+        # A pool that does not fit: the evaluator goes on with nothing, onnxruntime with one window.
+        empty = any(0 in x.shape for x in every.values() if isinstance(x, np.ndarray))
     except Exception:  # nothing is left of the image
-        expected = None
+        empty = True
     try:
         work = read(path)
     except LaminaError:
-        assert expected is None or 0 in expected.shape
+        assert empty
         return
-    if expected is None or 0 in expected.shape:
+    if empty:
         return
     assert work.layers[-1].outputs[0].shape == expected.shape and not work.coverage.unknown
     macs = 0
