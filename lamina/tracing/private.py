@@ -56,23 +56,6 @@ class DispatchMode(TorchDispatchMode):
         return False  # else torch wraps `__torch_dispatch__`, whose first call then imports the compiler: a second
 
 
-def hide(mode: DispatchMode) -> bool:
-    """Take a mode off the stack, if it is on top; `show` puts it back. A context manager would take longer than a rule."""
-    count = torch._C._len_torch_dispatch_stack()
-    if not count or torch._C._get_dispatch_stack_at(count - 1) is not mode:
-        return False
-    torch._C._pop_torch_dispatch_stack(None)
-    return True
-
-
-def show(mode: DispatchMode) -> None:
-    torch._C._push_on_torch_dispatch_stack(mode)
-
-
-# What torch makes of a tensor that Python has made: no work.
-NOTHING = {torch.ops.aten.lift_fresh.default, torch.ops.aten.detach.default, torch.ops.aten.alias.default}
-
-
 def is_composite(operator: Any) -> bool:
     """Whether torch makes an operator of others: in inference mode it reaches a dispatch mode as it is."""
     key = torch._C.DispatchKey.CompositeImplicitAutograd

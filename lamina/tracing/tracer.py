@@ -51,13 +51,6 @@ def trace(module: Callable[..., Any], *inputs: Any, name: str | None = None, **k
         return Tracer(module).run(inputs, kwargs, name or type(module).__name__)
 
 
-class Escapes(private.DispatchMode):
-    """Hands the operators that no function of torch has called, those of a scripted function, to the function mode."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        return func(*args, **(kwargs or {}))
-
-
 _current = threading.local()  # .tracer: the innermost trace of this thread
 
 
@@ -70,7 +63,6 @@ class Tracer(TorchFunctionMode):
         self.survey = survey(module)
         self.ledger = Ledger(self.survey)
         self.emitter = Emitter(module, self.survey, self.ledger)
-        self.escapes = Escapes()
         self.opened: list[Any] = []  # functions of torch whose Python is running
         self.undo: list[tuple[Any, torch.Tensor, Any]] = []  # attributes of tensors that the forward set: setter, tensor, value
 
@@ -86,7 +78,7 @@ class Tracer(TorchFunctionMode):
         given = len(self.ledger.tensors)
         self.ledger.layer = 0
         try:
-            with self._surroundings(), self.escapes, self:
+            with self._surroundings(), self:
                 result = self.module(*args, **options)
         except LaminaError:
             raise
@@ -160,7 +152,6 @@ class Tracer(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        hidden = private.hide(self.escapes)
         try:
             if func in custom.RULES:
                 return custom.apply(self.emitter, func, args, kwargs)
@@ -174,9 +165,6 @@ class Tracer(TorchFunctionMode):
             return self._without_rule(func, args, kwargs)
         except ShapeError as error:
             raise InputError(f"{self.emitter.where()}: {error}") from error
-        finally:
-            if hidden:
-                private.show(self.escapes)
 
     def _without_rule(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if isinstance(func, MethodWrapperType):  # reading or writing an attribute, as a mode sees it
@@ -184,8 +172,6 @@ class Tracer(TorchFunctionMode):
                 attribute: Any = func.__self__
                 self.undo.append((func, args[0], attribute.__get__(args[0])))
             return func(*args)
-        if func in private.NOTHING:
-            return func(*args, **kwargs)
         if func is private.set_grad_enabled:
             if args[0] or torch.is_grad_enabled():  # else it was off already: within a custom function's forward
                 self.emitter.differentiates = bool(args[0])

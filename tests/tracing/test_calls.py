@@ -4,7 +4,6 @@ traces within traces, errors; and nothing of it is left."""
 import subprocess
 import sys
 import threading
-import warnings
 
 import pytest
 import torch
@@ -18,10 +17,6 @@ from lamina.tracing.tracer import trace
 def hooks() -> dict[str, list[int]]:
     """The process's global module hooks."""
     return {name: list(table) for name, table in vars(nn.modules.module).items() if name.startswith("_global") and table}
-
-
-def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    return torch.softmax(q @ k.transpose(-1, -2), -1) @ v
 
 
 class Doubles(nn.Linear):
@@ -97,16 +92,6 @@ def test_a_module_compiled_in_place_has_its_path():
     compiled = module[0]._compiled_call_impl
     assert [layer.name for layer in trace(module, torch.empty(2, 4)).layers] == ["0.0", "0.1"]
     assert module[0]._compiled_call_impl is compiled
-
-
-def test_a_scripted_function_is_counted():
-    """Attention of 4 tokens of 2 floats: 4·4·2 MACs for the scores, as many for the values, and a softmax between."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        scripted = torch.jit.script(attention)
-    work = trace(lambda x: scripted(x, x, x) + 1, torch.empty(4, 2))
-    assert (work.macs, work.coverage.unknown) == (64, ())
-    assert [layer.kind for layer in work.layers] == ["view", "matmul", "softmax", "matmul", "elementwise"]
 
 
 def test_other_threads_and_later_calls_compute():
