@@ -1,6 +1,7 @@
 """Numbers and their units, as text and back. Decimal prefixes throughout, also for bytes (1 MB = 1,000,000 bytes)."""
 
 import re
+from collections.abc import Iterable
 
 _PREFIXES = ((10**15, "P"), (10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k"))
 
@@ -31,7 +32,8 @@ def parse(text: str) -> float:
     return float(match[1]) * scale[match[2]]
 
 
-def shape(sizes: tuple[int, ...]) -> str:
+def shape(sizes: Iterable[object]) -> str:
+    """(1, 3, 224, 224) to "1x3x224x224"; a size may have a name, as in "Bx3x224x224". Of a scalar it is empty."""
     return "x".join(map(str, sizes))
 
 

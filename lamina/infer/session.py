@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lamina import units
 from lamina.data.image import ImageSpec, prepare
 from lamina.errors import InputError, LaminaError
 from lamina.infer import auto, networks
@@ -110,7 +111,7 @@ class Session:
         for value, like in zip(inputs, wanted, strict=True):
             x = torch.as_tensor(value)
             if x.dim() != like.dim() or (self.network.image is not None and x.shape[1:] != like.shape[1:]):
-                shape, ours = "x".join(map(str, ("B", *like.shape[1:]))), "x".join(map(str, x.shape))
+                shape, ours = units.shape(("B", *like.shape[1:])), units.shape(x.shape)
                 raise InputError(f"{self.name} takes {shape}, not {ours}")
             given.append(x.to(self.device, like.dtype))
         if self._lock is None:

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, inliner, numpy_helper
 
+from lamina import units
 from lamina.errors import InputError, LaminaError, first_line, reason
 from lamina.onnx.values import LIMIT
 
@@ -134,7 +135,7 @@ def check_tensor(path: Path, tensor: TensorProto) -> None:
     elif tensor.HasField("raw_data") and tensor.data_type in ITEM_BITS:
         expected = math.ceil(math.prod(tensor.dims) * ITEM_BITS[tensor.data_type] / 8)
         if len(tensor.raw_data) != expected:
-            shape = "x".join(map(str, tensor.dims)) or "scalar"
+            shape = units.shape(tensor.dims) or "scalar"
             raise LaminaError(f"{path}: the tensor {name} says {shape}, {expected} bytes, and holds {len(tensor.raw_data)}")
 
 

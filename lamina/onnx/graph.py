@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from lamina import units
 from lamina.errors import InputError, LaminaError, first_line
 from lamina.extras import install_command
 
@@ -141,7 +142,7 @@ class GraphReader:
         elif len(sizes) != len(value.shape) or any(
             isinstance(c, int) and c != s for c, s in zip(sizes, value.shape, strict=True)
         ):
-            said = "x".join(map(str, sizes)) or "scalar"
+            said = units.shape(sizes) or "scalar"
             made = shape_text(value.shape)
             raise LaminaError(f"{self._at(label, proto)}: the file says that {name} is {said}, and the node makes {made}")
 

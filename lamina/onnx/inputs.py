@@ -80,4 +80,4 @@ def _example(sizes: Claim | None) -> str:
     if sizes is None:
         return "1x3x224x224"
     usual = [1, 3, 224, 224] if len(sizes) == 4 else [1, *[128] * len(sizes)]
-    return "x".join(str(s if isinstance(s, int) else usual[i]) for i, s in enumerate(sizes))
+    return units.shape(s if isinstance(s, int) else usual[i] for i, s in enumerate(sizes))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lamina import units
 from lamina.data.augment import generator
 from lamina.errors import InputError, first_line
 from lamina.train.recipe import Recipe
@@ -74,7 +75,7 @@ def check(module: nn.Module, task: Task, recipe: Recipe) -> None:
             "text.vocabulary, or set changes.vocabulary"
         ) from None
     except (RuntimeError, ValueError, TypeError) as error:
-        shape = "x".join(map(str, batch.inputs[0].shape[1:]))
+        shape = units.shape(batch.inputs[0].shape[1:])
         raise InputError(f"recipe: {recipe.network} does not take inputs of {shape} ({first_line(error)})") from error
     finally:
         module.train()

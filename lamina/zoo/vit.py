@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lamina import units
+
 
 @dataclass(frozen=True)
 class Config:
@@ -137,7 +139,7 @@ class Net(nn.Module):
     def tokens(self, x: Tensor) -> Tensor:
         """Equation 1: the class token and the patches, with their positions. (B, C, H, W) to (B, 1 + grid^2, D)."""
         if x.shape[-2:] != (self.config.img_size, self.config.img_size):
-            size, given = self.config.img_size, "x".join(map(str, x.shape[-2:]))
+            size, given = self.config.img_size, units.shape(x.shape[-2:])
             raise ValueError(f"built for images of {size}x{size}, not {given}: change img_size and resize_positions")
         x = self.patch_embed(x).flatten(2).transpose(1, 2)  # (B, grid^2, D)
         x = torch.cat((self.class_token.expand(x.shape[0], -1, -1), x), dim=1)
