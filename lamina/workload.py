@@ -23,10 +23,11 @@ Kind = Literal[
     "conv", "linear", "matmul", "norm", "activation", "softmax", "pool", "elementwise", "embedding", "copy", "view", "other"
 ]  # fmt: skip
 
-# Bytes of one element; names are torch's, without "torch.".
-DTYPE_BYTES = {
+# Bytes of one element; names are torch's, without "torch.". Types of less than a byte are packed.
+DTYPE_BYTES: dict[str, float] = {
     "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "complex64": 8, "complex128": 16, "int64": 8, "int32": 4,
     "int16": 2, "int8": 1, "uint8": 1, "bool": 1, "float8_e4m3fn": 1, "float8_e5m2": 1, "uint16": 2, "uint32": 4, "uint64": 8,
+    "int4": 0.5, "uint4": 0.5, "int2": 0.25, "uint2": 0.25, "float4_e2m1fn": 0.5,
 }  # fmt: skip
 
 
@@ -51,7 +52,7 @@ class Tensor(Record, frozen=True):
 
     @property
     def bytes(self) -> int:
-        return math.prod(self.shape) * DTYPE_BYTES[self.dtype]
+        return math.ceil(math.prod(self.shape) * DTYPE_BYTES[self.dtype])
 
 
 class Weight(Record, frozen=True):
@@ -70,7 +71,7 @@ class Weight(Record, frozen=True):
 
     @property
     def bytes(self) -> int:
-        return math.prod(self.shape) * DTYPE_BYTES[self.dtype]
+        return math.ceil(math.prod(self.shape) * DTYPE_BYTES[self.dtype])
 
 
 class Loops(Record, frozen=True):

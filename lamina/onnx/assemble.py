@@ -36,6 +36,7 @@ def assemble(name: str, ledger: Ledger, entered: Sequence[int], ends: set[int | 
         lifetimes=_lifetimes(layers, [tensors[n] for n in entered], ledger.storages),
         lifetime_rule="last use",
         coverage=Coverage(record.counted, record.free, tuple(unknown)),
+        assumptions=tuple(ledger.assumptions),
     )
 
 

@@ -81,6 +81,7 @@ def branch(reader: Reader, proto: NodeProto, label: str, given: list[Value | Non
         return values
     made = [ledger.activation(v.shape, v.dtype, v) if v.shape is not None else Value(None, v.dtype) for v in values]
     said = {"branch": chosen.removesuffix("_branch"), "why": "the costlier"}
+    ledger.assumptions[f"{label}: an If whose condition is not a constant takes its costlier branch ({said['branch']})"] = None
     ledger.control(proto, label, said, "view", [given[0], *values], made)
     return made
 

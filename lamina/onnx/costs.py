@@ -6,6 +6,7 @@ An operator that stands in no table is listed as unknown by whoever asks.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from lamina import operators
 from lamina.onnx.dtypes import FLOATS, QUANTISED
@@ -21,6 +22,7 @@ class Cost:
     kind: Kind
     loops: tuple[Loops, ...] = ()
     ops: dict[str, int] = field(default_factory=dict)
+    attributes: dict[str, Any] = field(default_factory=dict)  # that the node does not say itself
 
 
 Rule = Callable[[Node], Cost]

@@ -17,7 +17,7 @@ from lamina.errors import InputError, LaminaError, first_line
 from lamina.extras import install_command
 
 try:
-    from onnx import GraphProto, ModelProto, NodeProto, TensorProto, defs, numpy_helper
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto, defs, helper, numpy_helper
     from onnx.checker import ValidationError
     from onnx.shape_inference import InferenceError
 except ImportError as error:
@@ -25,7 +25,7 @@ except ImportError as error:
 
 from lamina.onnx import costs, microsoft, shapes
 from lamina.onnx.assemble import assemble
-from lamina.onnx.constants import folded
+from lamina.onnx.constants import fold, folded
 from lamina.onnx.control import CONTROL, Scope
 from lamina.onnx.dtypes import dtype_of
 from lamina.onnx.file import load, one_line
@@ -38,8 +38,10 @@ from lamina.workload import Workload
 STANDARD = ("", "ai.onnx")
 
 
-def read(path: str | Path, inputs: Mapping[str, Shape] = {}) -> Workload:
-    """The `Workload` of the ONNX file `path`, for inputs of the sizes that the file fixes and `inputs` sets by name.
+def read(path: str | Path, inputs: Mapping[str, Shape] = {}, values: Mapping[str, np.ndarray] = {}) -> Workload:
+    """The `Workload` of the ONNX file `path`, for inputs of the sizes that the file fixes and `inputs` sets by name. Of those
+    in `values` the values are known too: a number of steps, a length, positions. They set the sizes of these inputs, and
+    decide what depends on them; what they pass through is counted all the same.
 
     An `InputError` says which input has free sizes and how to set them; a `LaminaError` what is wrong with the file, such as
     a shape that it claims and its operators contradict, with the node's name. Operators that are not known are in the
@@ -47,7 +49,7 @@ def read(path: str | Path, inputs: Mapping[str, Shape] = {}) -> Workload:
     """
     path = Path(path)
     with one_line():
-        return GraphReader(path, load(path)).run(inputs)
+        return GraphReader(path, load(path)).run(inputs, values)
 
 
 def describe_inputs(path: str | Path) -> dict[str, Claim | None]:
@@ -68,13 +70,16 @@ class GraphReader:
         self.ledger = Ledger()
         self.repeated = 0
 
-    def run(self, inputs: Mapping[str, Shape]) -> Workload:
+    def run(self, inputs: Mapping[str, Shape], values: Mapping[str, np.ndarray]) -> Workload:
         scope: Scope = ChainMap()
+        inputs = dict(inputs) | {name: np.shape(value) for name, value in values.items()}
         entered: list[int] = []
         types = {value.name: value.type.tensor_type.elem_type for value in graph_inputs(self.graph)}
         for name, shape in self.sizes.of(self.graph, inputs).items():
             dtype = dtype_of(types[name])
             scope[name] = Value(None, dtype) if shape is None else self.ledger.activation(shape, dtype)
+            if name in values:
+                scope[name].data = np.asarray(values[name]).astype(helper.tensor_dtype_to_np_dtype(types[name]))
             entered += [] if shape is None else [len(self.ledger.tensors) - 1]
         outputs = self.walk(self.graph, scope, "")
         return assemble(self.path.stem, self.ledger, entered, {v.tensor for v in outputs})
@@ -172,7 +177,11 @@ class GraphReader:
         if cost is not None and not cost.loops and fixed and node.op not in costs.RANDOM:
             self.ledger.record.free += 1
             return folded(node)
-        return self.ledger.operator(node, cost, sized)
+        results = self.ledger.operator(node, cost, sized)
+        if any(v.data is not None and v.tensor is not None for v in inputs) and (data := fold(node)) is not None:
+            for value, known_data in zip(results, data, strict=False):
+                value.data = known_data
+        return results
 
     def _infer(self, node: Node, known: bool) -> str | None:
         """Set the node's output shapes; what the standard finds wrong with it is returned."""

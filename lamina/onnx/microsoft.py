@@ -7,7 +7,7 @@ from collections.abc import Callable
 from lamina import operators
 from lamina.onnx.costs import Cost, norm, rule
 from lamina.onnx.products import attend, channels_first, convolve, product
-from lamina.onnx.values import Node
+from lamina.onnx.values import Node, packed_bits
 from lamina.operators import Shape, ShapeError, shape_text
 from lamina.workload import Loops
 
@@ -184,7 +184,7 @@ for _op, (_function, _dtype) in PRODUCTS.items():
 @shapes("GatherBlockQuantized")
 def _gather_shapes(n: Node) -> Outputs:
     data, axis = n.shape(0), n.get("gather_axis", 0) % len(n.shape(0))
-    packed = 8 // n.get("bits", 4) if n.value(0).dtype == "uint8" else 1
+    packed = 8 // max(packed_bits(n), 1) if n.value(0).dtype == "uint8" else 1
     whole = (*data[:-1], data[-1] * packed)
     return [((*whole[:axis], *n.shape(1), *whole[axis + 1 :]), n.value(2).dtype)]
 
@@ -195,6 +195,40 @@ def _lstm_shapes(n: Node) -> Outputs:
     directions, hidden, _ = n.shape(2)
     state = ((directions, batch, hidden), "float32")
     return [((steps, directions, batch, hidden), "float32"), state, state]
+
+
+# ---- mixtures of experts --------------------------------------------------------------------------------------------
+
+
+@shapes("MoE", "QMoE")
+def _experts_shapes(n: Node) -> Outputs:
+    return [(n.shape(0), n.value(0).dtype)]
+
+
+@rule("MoE", "QMoE")
+def _experts(n: Node) -> Cost:
+    """Each token goes to k of the experts, whose weights are (experts, first, width), (experts, width, inner) and, where the
+    gate has its own, (experts, inner, width); quantised ones are packed along the last axis."""
+    places = (2, 5, 8) if n.op == "QMoE" else (2, 4, 6)
+    packed = 8 // max(packed_bits(n), 1) if n.op == "QMoE" else 1
+    shape, number, k = n.shape(0), n.shape(1)[-1], n.get("k", 1)
+    sizes = [(*n.shape(i)[:-1], n.shape(i)[-1] * packed) for i in places if n.has(i)]
+    width, tokens = shape[-1], math.prod(shape[:-1])
+    _, first, features = sizes[0]
+    _, back, inner = sizes[1]
+    if features != width or back != width or first not in (inner, 2 * inner) or any(s[0] != number for s in sizes):
+        raise ShapeError(f"experts of {' and '.join(map(shape_text, sizes))} do not fit the input {shape_text(shape)}")
+    rows = tokens * k
+    names = [n.ref(i) if n.has(i) else "none" for i in places]
+    nests = operators.experts(rows, width, first, inner, n.has(places[2]), (n.ref(0), *names, n.result))
+    name = str(n.get("activation_type", "relu")).lower()
+    biases = sum(rows * m for i, m in zip(places, (first, width, inner), strict=True) if n.has(i + (2 if packed > 1 else 1)))
+    ops = operators.sum_of(
+        operators.routing_ops(tokens, number),
+        operators.activation_ops(name, rows * inner) if name in operators.ACTIVATIONS else {},
+        {"mul": rows * width, "add": (rows - tokens) * width + biases},  # what the experts say, weighted
+    )
+    return Cost("linear", nests, ops, {"k": k, "of": number})
 
 
 # ---- attention ------------------------------------------------------------------------------------------------------

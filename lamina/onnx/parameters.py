@@ -7,7 +7,7 @@ it is added, multiplied or concatenated to an activation (a bias after a product
 that nothing uses. The value of a `Constant` node is one only if it is of floating point and feeds the first kind of input.
 Hence tables that a module holds as buffers, such as sinusoids, are parameters in its file. Other initializers of more than
 one number (running statistics, scales and zero points, fixed means and masks) are buffers. A parameter has the type that it
-is stored in; packed 4-bit weights have the shape that they are stored in.
+is stored in, and weights of less than a byte that an operator packs into bytes the shape and type that they have unpacked.
 
 Exporters change parameters. They fold batch norms into convolutions: scale and shift are then one bias. They merge
 initializers of equal values, as networks that were never trained have. They write a tied embedding a second time,
@@ -23,7 +23,7 @@ from onnx import TensorProto
 
 from lamina.onnx.dtypes import FLOATS, QUANTISED, recorded
 from lamina.onnx.file import array
-from lamina.onnx.values import Node
+from lamina.onnx.values import Node, packed_bits
 from lamina.operators import Shape
 from lamina.workload import Part, Weight
 
@@ -41,6 +41,7 @@ class Stored:
     part: Part | None = None
     table: bool = False  # rows of it are gathered
     tied: "Stored | None" = None
+    unpacked: tuple[Shape, str] | None = None  # shape and type of the values that it packs
 
 
 _QUANTISED_GEMM: dict[int, Part] = {0: "weight", 3: "weight", 6: "bias"}
@@ -49,7 +50,7 @@ _RECURRENT: dict[int, Part] = {1: "weight", 2: "weight", 3: "bias", 7: "weight"}
 WEIGHTS: dict[str, dict[int, Part]] = {
     **dict.fromkeys(("Conv", "ConvTranspose", "FusedConv", "NhwcConv", "NhwcFusedConv"), {1: "weight", 2: "bias"}),
     **dict.fromkeys(("Attention.com.microsoft", "QAttention"), {1: "weight", 2: "bias"}),
-    **dict.fromkeys(("MatMul", "FusedMatMul", "TransposeMatMul", "Einsum", "MatMulInteger"), {0: "weight", 1: "weight"}),
+    **dict.fromkeys(("MatMul", "FusedMatMul", "TransposeMatMul", "MatMulInteger"), {0: "weight", 1: "weight"}),
     **dict.fromkeys(("Gemm", "FusedGemm"), {0: "weight", 1: "weight", 2: "bias"}),
     **dict.fromkeys(("RNN", "LSTM", "GRU"), _RECURRENT),
     **dict.fromkeys(("BatchNormalization", "InstanceNormalization", "LayerNormalization"), {1: "norm", 2: "norm"}),
@@ -70,6 +71,8 @@ WEIGHTS: dict[str, dict[int, Part]] = {
     "MultiHeadAttention": {3: "bias"},
     "SkipLayerNormalization": {2: "norm", 3: "norm", 4: "bias"},
     "SkipSimplifiedLayerNormalization": {2: "norm", 3: "bias"},
+    "MoE": {2: "weight", 3: "bias", 4: "weight", 5: "bias", 6: "weight", 7: "bias"},
+    "QMoE": {2: "weight", 4: "bias", 5: "weight", 7: "bias", 8: "weight", 10: "bias"},
     "EmbedLayerNormalization": {2: "weight", 3: "weight", 4: "weight", 5: "norm", 6: "norm"},
 }
 # An initializer of more than one element that feeds one of these beside an activation is a parameter too: a bias after a
@@ -78,6 +81,8 @@ BESIDE = {"Add", "Mul", "Sum", "Concat", "QLinearAdd", "QLinearMul", "QLinearCon
 
 
 def weight_inputs(n: Node) -> dict[int, Part]:
+    if n.op == "Einsum":
+        return dict.fromkeys(range(len(n.inputs)), "weight")
     return WEIGHTS.get(f"{n.op}.{n.domain}") or ({} if n.op == "Attention" else WEIGHTS.get(n.op, {}))
 
 
@@ -98,8 +103,22 @@ def parameters(node: Node) -> list[Stored]:
                 continue
             held.part = held.part or part
             held.table = held.table or node.op == "Gather"
+            held.unpacked = held.unpacked or _unpacked(node, i)
             found[held] = None
     return list(found)
+
+
+def _unpacked(node: Node, place: int) -> tuple[Shape, str] | None:
+    """Shape and type of packed weights, which are stored as bytes."""
+    if node.op not in ("MatMulNBits", "GatherBlockQuantized", "QMoE") or node.value(place).dtype != "uint8":
+        return None
+    bits = packed_bits(node)
+    if weight_inputs(node).get(place) != "weight" or bits not in (2, 4):
+        return None
+    if node.op == "MatMulNBits":
+        return (node.get("N", 0), node.get("K", 0)), f"uint{bits}"
+    shape = node.shape(place)
+    return (*shape[:-1], shape[-1] * 8 // bits), f"uint{bits}"
 
 
 def part_of(held: Stored, op: str) -> Part:
@@ -138,7 +157,7 @@ def weigh(stored: Sequence[Stored]) -> tuple[dict[Stored, Weight], int]:
             if held.dtype in FLOATS | QUANTISED and not held.constant_node and math.prod(held.shape) > 1:
                 buffers += math.prod(held.shape)
         elif held.tied is None:
-            floating = held.dtype in FLOATS
-            weights[held] = Weight(names[held], held.shape, recorded(held.dtype), len(weights), held.part, floating)
+            shape, dtype = held.unpacked or (held.shape, recorded(held.dtype))
+            weights[held] = Weight(names[held], shape, dtype, len(weights), held.part, held.dtype in FLOATS)
     weights.update({held: weights[held.tied] for held in stored if held.tied is not None})
     return weights, buffers

@@ -63,6 +63,7 @@ class Ledger:
         self.tensors: list[tuple[Shape, str, int]] = []  # shape, type, storage
         self.storages: list[int] = []  # bytes
         self.stored: dict[tuple[str, str], Stored] = {}  # by the graph's place and the name
+        self.assumptions: dict[str, None] = {}
 
     def activation(self, shape: Shape, dtype: str, like: Value | None = None) -> Value:
         """A new tensor, in a storage of its own or in that of `like`."""
@@ -102,7 +103,8 @@ class Ledger:
             for (shape, dtype), name in zip(node.outputs, node.proto.output, strict=False)
         ]
         inputs = [v.tensor for v in node.inputs if v is not None and v.tensor is not None]
-        step = self.step(node.proto, node.label, node.attributes, kind, inputs, results, weights)
+        attributes = node.attributes if cost is None else node.attributes | cost.attributes
+        step = self.step(node.proto, node.label, attributes, kind, inputs, results, weights)
         if cost is None:
             name = f"{node.domain}.{node.op}" if node.domain else node.op
             name += " (its sizes depend on values)" if known else ""

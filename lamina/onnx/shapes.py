@@ -12,6 +12,7 @@ from lamina.operators import Shape
 _SAME = {
     "Relu", "Sigmoid", "Tanh", "Identity", "Exp", "Log", "Sqrt", "Neg", "Abs", "Erf", "Reciprocal", "Softmax", "LogSoftmax",
     "LeakyRelu", "Gelu", "Clip", "Elu", "HardSigmoid", "HardSwish", "Floor", "Ceil", "Round", "Sin", "Cos", "Not", "Softplus",
+    "GroupNormalization",
 }  # fmt: skip
 
 POOLS = {"MaxPool", "AveragePool", "LpPool"}

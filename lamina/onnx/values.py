@@ -84,6 +84,11 @@ class Node:
         return value.sources[0].names[0] if value.sources else "constant"
 
 
+def packed_bits(node: Node) -> int:
+    """Of the weights that an operator of ONNX Runtime takes packed."""
+    return node.get("expert_weight_bits" if node.op == "QMoE" else "bits", 4)
+
+
 class UnknownShape(Exception):
     """A rule met a shape that depends on values."""
 

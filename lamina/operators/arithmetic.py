@@ -254,6 +254,11 @@ def softmax_ops(elements: int, rows: int) -> Ops:
     return {"compare": elements - rows, "add": 2 * elements - rows, "exp": elements, "div": elements}
 
 
+def routing_ops(tokens: int, experts: int) -> Ops:
+    """The probabilities of all experts for each token, and the choice among them."""
+    return sum_of(softmax_ops(tokens * experts, tokens), reduction_ops("topk", tokens * experts, tokens))
+
+
 def attention_ops(query: Sequence[int], span: int, mask: bool = False) -> Ops:
     """What attention computes beside its products: queries (..., L, E) scaled, a mask added to the scores (..., L, span) if
     there is one, and their softmax."""

@@ -128,6 +128,18 @@ def recurrent(
     return tuple(nests)
 
 
+def experts(rows: int, width: int, first: int, inner: int, gated: bool, operands: Operands) -> tuple[Loops, ...]:
+    """The layers of the experts in a mixture, for `rows` tokens, each as often as it has experts: from `width` to `first`
+    features (2 · inner where one product makes value and gate), from `inner` back to `width`, and where the gate has weights
+    of its own (`gated`) from `width` to `inner`. `operands` are those of the input, the three weights and the output."""
+    x, up, down, gate, output = operands
+    nests = (
+        Loops(N=rows, M=first, C=width, operands=(x, up, "hidden")),
+        Loops(N=rows, M=width, C=inner, operands=("hidden", down, output)),
+    )
+    return (*nests, Loops(N=rows, M=inner, C=width, operands=(x, gate, "hidden"))) if gated else nests
+
+
 def causal_convolution(x: Shape, w: Shape, operands: Operands = ()) -> Loops:
     """x (N, C, L), w (C, 1, R): each channel with its own filter, which sees nothing that comes later."""
     if len(x) != 3 or len(w) != 3 or w[:2] != (x[1], 1):

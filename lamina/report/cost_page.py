@@ -125,11 +125,13 @@ def boxes(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         for key in ("peak_activation_bytes", "fused_peak_activation_bytes", "inference_bytes", "weight_bytes")
     )
     trainable = totals["parameters_trainable"]
+    macs = totals["backward_macs"]
+    backward = [("Backward MACs", units.si(macs), f"{macs:,}")] if macs else []  # an ONNX file has none
     shown = [
         ("MACs", units.si(totals["macs"]), f"{totals['macs']:,}"),
         ("Parameters", units.si(totals["parameters"]), f"{totals['parameters']:,}; {trainable:,} trainable"),
         ("Activations", units.si(totals["activations"]), f"{totals['activations']:,}"),
-        ("Backward MACs", units.si(totals["backward_macs"]), f"{totals['backward_macs']:,}"),
+        *backward,
         ("Peak live activations", peak, f"{fused} with elementwise operations fused"),
         ("Memory for inference", whole, f"{weights} of it weights"),
         ("Arithmetic intensity", f"{totals['intensity']:.3g}", "FLOPs per byte read or written"),

@@ -22,7 +22,8 @@ def cost(out: Console, document: Document, workload: Workload, shown: str, type:
     counts = f"{total.macs:,} MACs, {total.parameters:,} parameters"
     out.print(f"[bold]{document['model']}[/], input {shown}, {type}: {counts}")
     out.print(table.cost(workload, by, depth))
-    out.print(f"{total.flops:,} FLOPs (2 per MAC), {total.intensity:.3g} per byte moved; {total.backward_macs:,} MACs backward")
+    backward = f"; {total.backward_macs:,} MACs backward" if total.backward_macs else ""  # an ONNX file has none
+    out.print(f"{total.flops:,} FLOPs (2 per MAC), {total.intensity:.3g} per byte moved{backward}")
     peak, fused = (units.bytes_(memory[key]) for key in ("peak_activation_bytes", "fused_peak_activation_bytes"))
     out.print(f"peak live activations {peak}, in eager order; {fused} with elementwise operations fused")
     out.print(f"memory for inference {units.bytes_(memory['inference_bytes'])}, weights and peak")
@@ -38,6 +39,8 @@ def cost(out: Console, document: Document, workload: Workload, shown: str, type:
         out.print(f"{active:,} of the parameters are active for each token: a router chooses among experts")
     if total.trainable != total.parameters:
         out.print(f"{total.trainable:,} of the parameters are trainable")
+    for text in workload.assumptions:
+        out.print(f"assumed: {text}", markup=False)
     for operator in workload.coverage.unknown:
         out.print(f"not counted, no rule: {operator.op} in {operator.layer}, inputs {list(operator.inputs)}")
 

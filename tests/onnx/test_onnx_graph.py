@@ -13,8 +13,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 import lamina
+from lamina.cli import app
+from lamina.cost.experts import active_parameters
 from lamina.errors import InputError, LaminaError
 from lamina.infer import export
 from lamina.workload import Layer, Loops, Workload, replace
@@ -1050,3 +1053,104 @@ def test_every_example_of_the_standard(tmp_path: Path) -> None:
         counted = work.coverage.counted + work.coverage.free + len(work.coverage.unknown)
         assert counted >= len(graph.node), case.name
     assert len(seen) > 180
+
+
+# ---- what exporters and runtimes write -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("opset", "scales"), [(18, 4), (20, 4), (21, 8)])
+def test_group_norm_of_every_version(opset: int, scales: int, tmp_path: Path) -> None:
+    """Up to 20 scale and shift are one per group (and the operator is deprecated), from 21 on one per channel."""
+    nodes = [
+        helper.make_node("GroupNormalization", ["x", "s", "b"], ["h"], num_groups=4),
+        helper.make_node("Relu", ["h"], ["y"]),
+    ]
+    made = model(nodes, [value("x", 2, 8, 5)], ["y"], [array("s", scales), array("b", scales)], opset)
+    work = record(tmp_path, made)
+    assert not work.coverage.unknown and outputs(work) == [(2, 8, 5)] and work.total().norm == 2 * scales
+    assert by_runtime(made, x=np.zeros((2, 8, 5), np.float32))[0].shape == (2, 8, 5)
+
+
+def test_an_if_that_values_decide_is_an_assumption(tmp_path: Path) -> None:
+    small = branch("small", [helper.make_node("Identity", ["x"], ["a"])], ["a"])
+    large = branch("large", [helper.make_node("MatMul", ["x", "w"], ["b"], "fc")], ["b"], [array("w", 4, 4)])
+    node = helper.make_node("If", ["c"], ["y"], "choice", then_branch=small, else_branch=large)
+    made = model([node], [value("c", dtype=BOOL), value("x", 3, 4)], ["y"])
+    work = record(tmp_path, made)
+    assert work.assumptions == ("choice: an If whose condition is not a constant takes its costlier branch (else)",)
+    for flag, macs in ((True, 0), (False, 48)):  # the input's value decides
+        path = tmp_path / "net.onnx"
+        work = read(path, values={"c": np.array(flag)})
+        assert (work.macs, work.assumptions) == (macs, ())
+
+
+def test_the_terminal_says_what_is_assumed_and_nothing_of_a_backward_pass(tmp_path: Path) -> None:
+    small = branch("small", [helper.make_node("Identity", ["x"], ["a"])], ["a"])
+    large = branch("large", [helper.make_node("MatMul", ["x", "w"], ["b"], "fc")], ["b"], [array("w", 4, 4)])
+    node = helper.make_node("If", ["c"], ["y"], "choice", then_branch=small, else_branch=large)
+    path = tmp_path / "net.onnx"
+    path.write_bytes(model([node], [value("c", dtype=BOOL), value("x", 3, 4)], ["y"]).SerializeToString())
+    shown = CliRunner().invoke(app, ["cost", str(path)]).output
+    assert "assumed: choice: an If" in shown and "backward" not in shown
+
+
+def test_the_values_of_inputs(tmp_path: Path) -> None:
+    """The number of a loop's steps, and a shape; what they pass through is counted like every other input."""
+    record(tmp_path, loop(None))
+    path = tmp_path / "net.onnx"
+    work = read(path, values={"m": np.array(6)})
+    assert work.macs == 6 * 48 and not work.coverage.unknown and outputs(work) == [(3, 4), (6, 3, 4)]
+    nodes = [helper.make_node("Mul", ["n", "two"], ["s"]), helper.make_node("Reshape", ["x", "s"], ["y"])]
+    made = model(nodes, [value("x", 4, 6), value("n", 2, dtype=INT64)], ["y"], [ints("two", 2)])
+    path.write_bytes(made.SerializeToString())
+    assert not outputs(read(path))  # of a size that is not known
+    work = read(path, values={"n": np.array([1, 6])})
+    assert outputs(work) == [(2, 12)] and [layer.op for layer in work.layers] == ["Mul", "Reshape"]
+    feeds = {"x": np.zeros((4, 6), np.float32), "n": np.array([1, 6])}
+    assert ReferenceEvaluator(made).run(None, feeds)[0].shape == (2, 12)
+
+
+def test_weights_of_less_than_a_byte(tmp_path: Path) -> None:
+    """Stored as such, or packed into bytes by an operator of ONNX Runtime: as many parameters as there are values, and as
+    many bytes as they take."""
+    packed = numpy_helper.from_array(np.zeros((48, 2, 16), np.uint8), "q")
+    node = helper.make_node("MatMulNBits", ["x", "q", "s"], ["y"], domain=MS, K=64, N=48, bits=4, block_size=32)
+    work = record(tmp_path, model([node], [value("x", 5, 64)], ["y"], [packed, array("s", 96)]))
+    total = work.total()
+    assert (total.parameters, total.parameter_bytes, work.macs) == (64 * 48, 64 * 48 // 2, 5 * 64 * 48)
+    assert [(w.dtype, w.shape) for w in work.weights] == [("uint4", (48, 64))]
+    stored = helper.make_tensor("w", TensorProto.INT4, (5, 3), bytes(8), raw=True)
+    nodes = [helper.make_node("DequantizeLinear", ["w", "s"], ["f"]), helper.make_node("MatMul", ["x", "f"], ["y"])]
+    made = model(nodes, [value("x", 2, 5)], ["y"], [stored, numpy_helper.from_array(np.float32(1), "s")], opset=21)
+    total = record(tmp_path, made).total()
+    assert (total.parameters, total.parameter_bytes) == (15, 8)  # half a byte each, rounded up
+
+
+def test_all_constants_of_an_einsum_are_parameters(tmp_path: Path) -> None:
+    made = model(
+        [helper.make_node("Einsum", ["x", "a", "b"], ["y"], equation="ij,jk,kl->il")],
+        [value("x", 2, 3)], ["y"], [array("a", 3, 4), array("b", 4, 5)],
+    )  # fmt: skip
+    work = record(tmp_path, made)
+    assert (work.total().parameters, work.buffers, work.macs) == (12 + 20, 0, 2 * 3 * 4 + 2 * 4 * 5)
+    assert ReferenceEvaluator(made).run(None, {"x": np.ones((2, 3), np.float32)})[0].shape == outputs(work)[0]
+
+
+@pytest.mark.parametrize(("activation", "fused", "third"), [("relu", 1, False), ("silu", 1, True), ("swiglu", 2, False)])
+def test_mixtures_of_experts(activation: str, fused: int, third: bool, tmp_path: Path) -> None:
+    """12 tokens, each to 2 of 8 experts from 16 to 24 features and back; ONNX Runtime takes the same shapes."""
+    stored = [array("fc1", 8, fused * 24, 16), array("fc2", 8, 16, 24), *([array("fc3", 8, 24, 16)] if third else [])]
+    names = ["x", "p", "fc1", "", "fc2", "", *(["fc3"] if third else [])]
+    settings_ = {"k": 2, "activation_type": activation} | ({"swiglu_fusion": 1} if fused == 2 else {})
+    made = model(
+        [helper.make_node("MoE", names, ["y"], domain=MS, **settings_)],
+        [value("x", 3, 4, 16), value("p", 12, 8)],
+        ["y"],
+        stored,
+    )
+    work = record(tmp_path, made)
+    assert work.macs == 12 * 2 * (fused + 1 + third) * 16 * 24 and outputs(work) == [(3, 4, 16)] and not work.coverage.unknown
+    assert work.total().parameters == 8 * (fused + 1 + third) * 16 * 24 == 4 * active_parameters(work)
+    if not third:  # of which its CPU kernels have none
+        feeds = {"x": np.zeros((3, 4, 16), np.float32), "p": np.zeros((12, 8), np.float32)}
+        assert by_runtime(made, **feeds)[0].shape == (3, 4, 16)
