@@ -136,6 +136,14 @@ def _vector_norm(c: Call) -> Cost:
     return "elementwise", (), ops
 
 
+@rule("_weight_norm_interface")
+def _weight_norm(c: Call) -> Cost:
+    """v·(g/|v|), row by row."""
+    rows = math.prod(c.given[1])
+    ops = operators.sum_of(operators.vector_norm_ops(c.size, rows, 2.0), {"div": rows, "mul": c.size})
+    return "elementwise", (), ops
+
+
 @rule("nll_loss_forward", "nll_loss2d_forward")
 def _log_likelihood(c: Call) -> Cost:
     return "elementwise", (), operators.log_likelihood_ops(math.prod(c.given[1]), c.elements, c.arg(3, 1) == 1)

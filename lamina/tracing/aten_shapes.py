@@ -50,6 +50,25 @@ def _adding_batches(t: Emitter, base: Tensor, a: Tensor, b: Tensor, **_: Any) ->
     return t.new((rows, columns), a.dtype), "matmul", (nest,), {"add": rows * columns}
 
 
+def _integers(t: Emitter, a: Tensor, b: Tensor, **_: Any) -> Any:
+    """_int_mm: int8 factors, int32 sums."""
+    shape, nest = operators.matmul(tuple(a.shape), tuple(b.shape))
+    return t.new(shape, torch.int32), "matmul", (nest,), {}
+
+
+def _writing(rule: Callable[..., Any]) -> Callable[..., Any]:
+    """The form of a product that writes to `out` or to its first operand."""
+
+    def writing(t: Emitter, *args: Any, out: Tensor | None = None, **kwargs: Any) -> Any:
+        result, *cost = rule(t, *args, **kwargs)
+        target = args[0] if out is None else out
+        if target.shape != result.shape:
+            raise operators.ShapeError(f"cannot write {tuple(result.shape)} into {tuple(target.shape)}")
+        return target, *cost
+
+    return writing
+
+
 def _grouped(t: Emitter, a: Tensor, b: Tensor, offs: Tensor | None = None, *_: Any, **options: Any) -> Any:
     """_grouped_mm: products of uneven groups, as a mixture of experts makes them. Where the groups divide the rows, the
     inner axis or the columns, their sum is that of the whole axis."""
@@ -119,16 +138,24 @@ def _filled(t: Emitter, x: Tensor, *_: Any, **__: Any) -> Any:
     return x, "copy", (), {}
 
 
+# Products, by the name of their operator.
+PRODUCTS: dict[str, Callable[..., Any]] = {
+    **dict.fromkeys(("mm", "bmm", "mv", "dot", "vdot"), _product(0, 1)),
+    **dict.fromkeys(("addmm", "baddbmm", "addmv"), _product(1, 2)),
+    "addbmm": _adding_batches,
+    "_int_mm": _integers,
+}
+
+# Their operators, which are counted where they run on real values too.
+COUNTED: dict[Any, Callable[..., Any]] = {
+    **{getattr(aten, name).default: rule for name, rule in PRODUCTS.items()},
+    **{getattr(aten, name).out: _writing(rule) for name, rule in PRODUCTS.items()},
+    **{getattr(aten, f"{name}_").default: _writing(PRODUCTS[name]) for name in ("addmm", "baddbmm", "addmv", "addbmm")},
+}
+
 RULES: dict[Any, Callable[..., Any]] = {
     aten.convolution.default: _convolution,
-    aten.mm.default: _product(0, 1),
-    aten.bmm.default: _product(0, 1),
-    aten.mv.default: _product(0, 1),
-    aten.dot.default: _product(0, 1),
-    aten.addmm.default: _product(1, 2),
-    aten.baddbmm.default: _product(1, 2),
-    aten.addmv.default: _product(1, 2),
-    aten.addbmm.default: _adding_batches,
+    **COUNTED,
     aten._grouped_mm.default: _grouped,
     aten.index.Tensor: _index,
     aten.cat.default: _cat,

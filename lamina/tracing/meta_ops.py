@@ -29,6 +29,8 @@ PRODUCTS: set[Kind] = {"linear", "matmul", "view", "copy"}  # products, and what
 ORDER: tuple[Kind, ...] = (
     "conv", "linear", "matmul", "softmax", "norm", "pool", "activation", "embedding", "elementwise", "other", "copy", "view"
 )  # fmt: skip
+# Operators whose first two tensors are the factors; others have what they add to before them.
+FACTORS_FIRST = {"convolution", "mm", "bmm", "mv", "dot", "vdot", "_int_mm"}
 # Methods whose result is the value of a tensor, and functions whose result's shape is.
 READERS = {"item", "tolist", "numpy", "__bool__", "__int__", "__float__", "__index__", "__array__", "__contains__", "equal"}
 CHOOSERS = {"nonzero", "where", "__getitem__", "unique", "masked_select"}
@@ -158,7 +160,10 @@ class MetaOps(private.DispatchMode):
             found = rule(self.t, *args, **kwargs)
         if found is NotImplemented:
             result = self._run(func, args, kwargs, on_meta)
-            kind, loops, ops = classify(func.overloadpacket.__name__, args, kwargs, result)
+            if func in aten_shapes.COUNTED:
+                _, kind, loops, ops = aten_shapes.COUNTED[func](self.t, *args, **kwargs)
+            else:
+                kind, loops, ops = classify(func.overloadpacket.__name__, args, kwargs, result)
         else:
             result, kind, loops, ops = found
         self._count(func, given, result, kind, loops, ops)
@@ -225,7 +230,7 @@ class MetaOps(private.DispatchMode):
     ) -> None:
         t, name = self.t, func.overloadpacket.__name__
         if len(loops) == 1:
-            a, b = (given if name in ("convolution", "mm", "bmm", "mv", "dot") else given[1:])[:2]
+            a, b = (given if name in FACTORS_FIRST else given[1:])[:2]
             loops = (replace(loops[0], operands=(self._operand(a), self._operand(b))),)
             pairs = ((a, b), (b, a))
             self.factors += [self._origin(x) for x, other in pairs if t.ledger.is_differentiable(self._origin(other))]

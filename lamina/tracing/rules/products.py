@@ -79,7 +79,7 @@ def linear(t: Emitter, input: Tensor, weight: Tensor, bias=None) -> Tensor:
     return t.emit("linear", "linear", (input, weight, bias), out, nests, ops, saved=saved, workspace=copy)
 
 
-@rule(torch.matmul, torch.mm, torch.bmm, Tensor.matmul, Tensor.mm, Tensor.bmm, Tensor.__matmul__, torch.linalg.matmul)
+@rule(torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.linalg.matmul)
 def matmul(t: Emitter, input: Tensor, other: Tensor, *, out=None, out_dtype=None) -> Tensor:
     """With one of the module's weights it is a linear layer."""
     if out is not None or out_dtype is not None or not (input.is_meta or other.is_meta or t.ledger.is_weight(input, other)):
@@ -103,15 +103,31 @@ def matmul(t: Emitter, input: Tensor, other: Tensor, *, out=None, out_dtype=None
     return t.emit(kind, "matmul", (input, other), result, nests, saved=saved, workspace=copies)
 
 
+@rule(torch.mm, torch.bmm, Tensor.mm, Tensor.bmm)
+def plain_matmul(t: Emitter, input: Tensor, mat2: Tensor, *, out=None, out_dtype=None) -> Tensor:
+    return matmul(t, input, mat2, out=out, out_dtype=out_dtype)
+
+
 @rule(Tensor.__rmatmul__)
 def reversed_matmul(t: Emitter, input: Tensor, other: Tensor) -> Tensor:
     return matmul(t, other, input)
 
 
-@rule(torch.addmm, torch.baddbmm, Tensor.addmm, Tensor.baddbmm)
-def adding_matmul(t: Emitter, input: Tensor, a: Tensor, b: Tensor, *, beta=1, alpha=1, out=None) -> Tensor:
+@rule(torch.addmm, Tensor.addmm)
+def addmm(t: Emitter, input: Tensor, mat1: Tensor, mat2: Tensor, **options: Any) -> Tensor:
+    return _adding_matmul(t, input, mat1, mat2, **options)
+
+
+@rule(torch.baddbmm, Tensor.baddbmm)
+def baddbmm(t: Emitter, input: Tensor, batch1: Tensor, batch2: Tensor, **options: Any) -> Tensor:
+    return _adding_matmul(t, input, batch1, batch2, **options)
+
+
+def _adding_matmul(
+    t: Emitter, input: Tensor, a: Tensor, b: Tensor, *, beta=1, alpha=1, out=None, out_dtype: torch.dtype | None = None
+) -> Tensor:
     """beta·input + alpha·a·b."""
-    if out is not None or a.dim() != b.dim():
+    if out is not None or out_dtype is not None or a.dim() != b.dim():
         return NotImplemented
     shape, nest = operators.matmul(tuple(a.shape), tuple(b.shape), t.operands(a, b, input))
     if operators.broadcast(tuple(input.shape), shape) != shape:
