@@ -43,9 +43,7 @@ def train(
     from lamina.train.loop import Interrupted
 
     if recipe is None:
-        rows = [(name, recipes.read(name)) for name in recipes.names()]
-        print_json([{"recipe": n, "network": r.network, "data": r.data} for n, r in rows]) if json else _list(rows)
-        return
+        return _list([(name, recipes.read(name)) for name in recipes.names()], json)
     plan = recipes.read(recipe, set or ())
     if start is not None:
         plan = launch.starting(plan, start)
@@ -57,14 +55,15 @@ def train(
     try:
         if processes.several and not launch.is_worker():
             launch.spawn(sys.argv[1:], processes)
-        elif plan.levels:
+            return
+        log, ended = _logger(folder, tensorboard, quiet=json), True
+        if plan.levels:
             from lamina.scale.schedule import schedule
-            from lamina.train.finish import finish
 
-            plan, folder = schedule(plan, folder, data, processes, resume, _logger(folder, tensorboard, quiet=json))
-            result = finish(plan, folder, data)
-            print_json(result) if json else _show(result)
-        elif launch.train(plan, folder, data, processes, resume, _logger(folder, tensorboard, quiet=json)):
+            plan, folder = schedule(plan, folder, data, processes, resume, log)
+        else:
+            ended = launch.train(plan, folder, data, processes, resume, log) is not None
+        if ended:
             from lamina.train.finish import finish
 
             result = finish(plan, folder, data)
@@ -74,9 +73,11 @@ def train(
         raise typer.Exit(130) from None
 
 
-def _list(rows: list[tuple[str, Any]]) -> None:
+def _list(rows: list[tuple[str, Any]], json: bool) -> None:
     from lamina.report import table
 
+    if json:
+        return print_json([{"recipe": n, "network": r.network, "data": r.data} for n, r in rows])
     for name, recipe in rows:
         print(f"{name:28} {recipe.network} on {recipe.data}, {recipe.epochs} epochs")
     table.console().print("[dim]lamina train NAME; the files are in lamina/train/recipes[/]")

@@ -3,6 +3,7 @@
 Per dimension of D iterations: s elements side by side, each with a register tile of r; an array tile is a = s r, and there
 are n = D / a of them (rounded up) in dd buffer tiles. m counts register tiles, k those that are the first of their element
 within a buffer tile, w those within the first array tile, t the array's steps. tests/hardware hold that both files agree.
+One file, for its counts share their intermediate arrays; parted, each would be computed again or handed around.
 """
 
 import math

@@ -43,39 +43,41 @@ def bench(
     moment an input was due; else each run follows the one before (single stream with a batch of 1, offline with more).
     `seconds` are those that each engine is timed for. Raises `InputError`, `LaminaError`.
     """
-    if batch < 1 or seconds <= 0 or (rate is not None and rate <= 0):
-        raise InputError("--batch, --seconds and --rate are positive numbers")
-    if engine not in ("all", "auto"):
-        engines.check(engine)
+    _check(engine, batch, seconds, rate)
     network = load(model, weights, image=image)
     inputs = [torch.cat([x] * batch) if x.dim() and x.shape[0] == 1 else x for x in network.example]
     peak, bandwidth, how = machine.measure(seconds=0.5)
+    box = {"processor": auto.machine(), "system": platform.platform(), "versions": auto.versions(), "measured": how}
+    box |= {"threads": threads or torch.get_num_threads(), "peak_macs_per_s": round(peak / 2), "bytes_per_s": round(bandwidth)}
     program = Program(network.name, inputs, network.module, network.path, threads, simplify=True)
     names = auto.default(program) if engine in ("all", "auto") else [engine]
     macs = trace(network.module, *network.example).macs * batch if network.module is not None else None
     started, rows = _start(program, names, say)
-    if not started:
-        raise LaminaError(f"{network.name}: no engine runs it: " + "; ".join(f"{r['engine']}: {r['refused']}" for r in rows))
-    say("timing " + ", ".join(started))
+    say(f"timing {', '.join(started)}")
     times = _turns(started, inputs, seconds) if rate is None else _arrivals(started, inputs, seconds, rate)
     for row in rows:
         if row["engine"] in times:
             row |= _figures(times[row["engine"]], batch, macs, peak / 2)
             row["peak_bytes"] = _peak_bytes(str(model), weights, row["engine"], batch, threads) if memory else None
-    timed = [row for row in rows if "median_ms" in row]
-    best = min(timed, key=lambda row: row["median_ms"])
+    best = min((row for row in rows if "median_ms" in row), key=lambda row: row["median_ms"])
     return {
         "model": network.name,
         "weights": network.weights,
-        "machine": {"processor": auto.machine(), "system": platform.platform(), "versions": auto.versions(), "measured": how}
-        | {"threads": threads or torch.get_num_threads(), "peak_macs_per_s": round(peak / 2), "bytes_per_s": round(bandwidth)},
-        "scenario": "server" if rate is not None else "single stream" if batch == 1 else "offline",
+        "machine": box,
+        "scenario": "server" if rate else "single stream" if batch == 1 else "offline",
         "macs": macs,
         "weight_read_ms": _weight_read(network, bandwidth),
         "engines": [_public(row, batch) for row in rows],
         "fastest": best["engine"],
         "noisy": best["spread"] > NOISY,
     }
+
+
+def _check(engine: str, batch: int, seconds: float, rate: float | None) -> None:
+    if batch < 1 or seconds <= 0 or (rate is not None and rate <= 0):
+        raise InputError("--batch, --seconds and --rate are positive numbers")
+    if engine not in ("all", "auto"):
+        engines.check(engine)
 
 
 def _start(
@@ -104,6 +106,8 @@ def _start(
             row["refused"] = f"its answers differ by {apart:.1e}"
             continue
         started[name] = engine
+    if not started:
+        raise LaminaError(f"{program.name}: no engine runs it: " + "; ".join(f"{r['engine']}: {r['refused']}" for r in rows))
     return started, rows
 
 

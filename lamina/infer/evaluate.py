@@ -38,13 +38,7 @@ def evaluate(
     """
     file = trained.place(name)
     if (name if file is None else trained.named(file)) in zoo.names("transformer"):
-        from lamina.infer.translate import bleu
-
-        if options.pop("engine", "torch") != "torch":
-            raise InputError(f"{name} translates by torch alone: leave --engine out")
-        if weights is not None and not isinstance(weights, str | Path):
-            raise InputError(f"{name} translates with one file of weights")
-        return bleu(name, data, weights, device=options.get("device", "cpu"))
+        return _translated(name, data, weights, options)
     if batch < 1:
         raise InputError(f"--batch is a positive number, not {batch}")
     if str(data) in registry.names("text"):
@@ -75,6 +69,16 @@ def evaluate(
         "top1": round(100 * right1 / len(labels), 4),
         "top5": round(100 * right5 / len(labels), 4),
     }
+
+
+def _translated(name: str, data: str | Path, weights: Any, options: dict[str, Any]) -> dict[str, Any]:
+    from lamina.infer.translate import bleu
+
+    if options.get("engine", "torch") != "torch":
+        raise InputError(f"{name} translates by torch alone: leave --engine out")
+    if weights is not None and not isinstance(weights, str | Path):
+        raise InputError(f"{name} translates with one file of weights")
+    return bleu(name, data, weights, device=options.get("device", "cpu"))
 
 
 def _by_protocol(

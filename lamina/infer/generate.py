@@ -134,20 +134,16 @@ def beam_search(
     for step in range(max_length):
         logits = net.decode(history[:, :, -1].reshape(-1, 1), memory, source_padding, cache=cache)
         scores = _log_probabilities(logits, [*banned, end] if step < min_length else banned)  # (alive * beams, V)
-        scores = scores.unflatten(0, (-1, beams)) + totals[:, :, None]
-        vocabulary = scores.shape[-1]
-        # Twice the beams: should every beam's best token be `end`, there are as many open candidates left.
-        best, flat = scores.flatten(1).topk(min(2 * beams, beams * vocabulary))  # (alive, 2 * beams)
-        origin, token = flat // vocabulary, flat % vocabulary
+        best, origin, token = _candidates(scores.unflatten(0, (-1, beams)) + totals[:, :, None])
         keep: list[list[int]] = []
         going: list[int] = []
         for row, (sequence, values, tokens) in enumerate(zip(alive, best.tolist(), token.tolist(), strict=True)):
             cut = step + 1 == max_length
             ended = [k for k in range(beams) if (tokens[k] == end or cut) and math.isfinite(values[k])]
             for k in ended:
-                before = history[row, origin[row, k], 1:].tolist()
-                ids = before if tokens[k] == end else [*before, tokens[k]]
-                finished[sequence].append(Hypothesis(tuple(ids), values[k] / (step + 1) ** length_penalty))
+                last = [] if tokens[k] == end else [tokens[k]]
+                ids = (*history[row, origin[row, k], 1:].tolist(), *last)
+                finished[sequence].append(Hypothesis(ids, values[k] / (step + 1) ** length_penalty))
             led[sequence] |= 0 in ended
             enough = hypotheses if length_penalty == 0 and led[sequence] else beams
             if not cut and len(finished[sequence]) < enough:
@@ -164,6 +160,14 @@ def beam_search(
         source_padding = None if source_padding is None else source_padding[rows]
         alive = [alive[row] for row in going]
     return [sorted(row, key=lambda h: h.score, reverse=True)[:hypotheses] for row in finished]
+
+
+def _candidates(scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of scores (rows, beams, V) the best, twice as many as beams: their values, beams and tokens, (rows, 2 * beams) each.
+    Should every beam's best token be the end, there are as many open ones left."""
+    beams, vocabulary = scores.shape[1:]
+    best, flat = scores.flatten(1).topk(min(2 * beams, beams * vocabulary))
+    return best, flat // vocabulary, flat % vocabulary
 
 
 def _replace(beams: int, ended: Sequence[int], tokens: Sequence[int], end: int) -> list[int]:
