@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("transformers", reason="needs transformers: make peers", exc_type=ImportError)
 
+from lamina.cost import causal
 from lamina.errors import InputError, LaminaError
 from lamina.sources import resolve
 from lamina.workload import Layer, Workload
@@ -78,7 +79,7 @@ def test_several_tokens_after_a_past_see_all_of_it_and_their_own_half(tmp_path):
     work = source.workload({None: (1, new)}, past=past)
     assert work.total().macs == llama_macs(new, past + new)
     pairs = sum(past + i for i in range(1, new + 1))  # the mask lies in the bottom right corner
-    assert work.causal_exact().total().macs == llama_macs(new, past + new) - LAYERS * 2 * HEADS * HEAD * (
+    assert causal.exact(work).total().macs == llama_macs(new, past + new) - LAYERS * 2 * HEADS * HEAD * (
         new * (past + new) - pairs
     )
 
@@ -91,7 +92,7 @@ def test_one_token_after_a_past_sees_all_keys(tmp_path, kind, architecture, more
     """Also where heads that share their keys are laid out as queries."""
     work = resolve(write(tmp_path, kind, architecture, LLAMA | more)).workload(past=S)
     assert [layer.attributes["causal"] for layer in attention(work)] == [False] * LAYERS
-    assert work.causal_exact().total().macs == work.total().macs
+    assert causal.exact(work).total().macs == work.total().macs
 
 
 def test_twice_the_tokens_are_more_than_twice_the_work(tmp_path):

@@ -132,12 +132,18 @@ def test_a_network_comes_back_from_its_file(norm, activation, bias, tmp_path):
         ("decoder/scale_embeddings", torch.tensor(0, dtype=torch.int8), "decoder/scale_embeddings is 0"),
         ("decoder/scale_embeddings", torch.tensor(3.0), "decoder/scale_embeddings is 3"),
         ("decoder/num_heads", torch.tensor(8, dtype=torch.int8), "num_heads is"),
+        ("decoder/embeddings_merge", torch.tensor(float("nan")), "embeddings_merge is nan"),
+        ("encoder/layer_0/self_attention/linear_0/weight", torch.zeros(47, 16), "has 47 rows, which are to be 3 matrices"),
+        ("encoder/layer_0/ffn/linear_0/bias", torch.zeros(25), r"damaged: encoder\.0\.fc1\.bias is 25, not"),
         ("encoder/activation", torch.tensor(3, dtype=torch.int8), "activation"),
         ("encoder/position_encodings/encodings", torch.zeros(5, 16), "position_encodings/encodings has no place"),
     ):
         (tmp_path / "model.bin").write_bytes(packed(4, variables | {name: value}))
         with pytest.raises(LaminaError, match=words):
             ctranslate2_file.load(tmp_path)
+    (tmp_path / "model.bin").write_bytes(packed(4, variables | {"num_heads": torch.tensor(0, dtype=torch.int8)}))
+    with pytest.raises(LaminaError, match="the model's number of heads is 0"):
+        ctranslate2_file.load(tmp_path)
     lacking = {k: v for k, v in variables.items() if k != "decoder/layer_1/ffn/linear_0/bias"}
     (tmp_path / "model.bin").write_bytes(packed(4, lacking))
     with pytest.raises(LaminaError, match=r"missing or left over are decoder\.1\.fc1\.bias"):
