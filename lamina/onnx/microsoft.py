@@ -49,7 +49,7 @@ def _dequantise(n: Node) -> Outputs:
 
 @shapes("QLinearConcat")
 def _quantised_concat(n: Node) -> Outputs:
-    """Scale and shift of the output, then three inputs a part."""
+    """Scale and shift of the output, then three inputs per part."""
     parts = [n.shape(i) for i in range(2, len(n.inputs), 3)]
     axis = n.get("axis", 0) % len(parts[0])
     if len({(*s[:axis], *s[axis + 1 :]) for s in parts}) > 1:

@@ -1,4 +1,4 @@
-"""Arithmetic that is no product: counts by kind (add, mul, exp, sqrt, compare, div), from the definition of each operation.
+"""Arithmetic other than products: counts by kind (add, mul, exp, sqrt, compare, div), from the definition of each operation.
 
 A subtraction, an absolute value and a rounding count as one add, any transcendental function as one exp. Joining n values
 to one (a sum, a maximum) takes n - 1 operations. A count is what the definition needs: implementations may do more or less.
@@ -236,8 +236,8 @@ def normalisation_ops(
     elements: int, statistics: int, scale: bool = True, shift: bool = True, measured: bool = True, centred: bool = True
 ) -> Ops:
     """x̂ = (x - mean) / sqrt(var + eps), for `statistics` means and variances, then scale and shift. With given statistics
-    (batch norm in evaluation) all of it is one multiply and one add an element. RMS norm, which is not `centred`, has no
-    mean: x̂ = x / sqrt(mean of squares + eps)."""
+    (batch norm in evaluation) all of it is one multiplication and one addition per element. RMS norm, which is not
+    `centred`, has no mean: x̂ = x / sqrt(mean of squares + eps)."""
     if not measured:
         return {"add": elements + statistics, "mul": elements, "sqrt": statistics, "div": statistics}
     sums = 3 * elements - statistics if centred else elements  # of x, of its differences and of their squares; eps

@@ -113,7 +113,7 @@ def recurrent(
     runs: Sequence[tuple[int, int]], gates: int, inputs: int, hidden: int, projected: int, operands: Operands
 ) -> tuple[Loops, ...]:
     """One direction of one layer of an RNN (1 gate), GRU (3) or LSTM (4): all gates' products with the input at once,
-    then step by step with the hidden state; and with a projection (`projected` > 0) one more product a step.
+    then step by step with the hidden state; and with a projection (`projected` > 0) one more product per step.
 
     `runs` are (steps, sequences): one for a rectangular batch, one for each length of a packed one. `operands` name the
     input and the two or three weights.
@@ -169,7 +169,7 @@ def einsum(
     equation: str, shapes: Sequence[Shape], operands: Operands, output: int | str = "output"
 ) -> tuple[tuple[Loops, ...], dict[str, int]]:
     """The products of an equation, two factors at a time from left to right: labels of both are the batch (G) or summed (C).
-    Without a sum it is no product but a multiplication, and of one factor a sum; these are the other arithmetic."""
+    Without a sum it is a multiplication, not a product, and of one factor a sum; these are the other arithmetic."""
     terms, wanted, sizes = _parsed(equation, shapes)
 
     def volume(labels: set[str]) -> int:

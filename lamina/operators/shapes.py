@@ -29,7 +29,7 @@ def per_axis(value: int | Sequence[int], axes: int) -> Shape:
 
 
 def resolve_padding(padding: int | str | Sequence[int], kernel: Shape, dilation: Shape) -> Padding:
-    """One entry an axis; "same" padding of an odd total is a (before, after) pair, of which the second is larger."""
+    """One entry per axis; "same" padding of an odd total is a (before, after) pair, of which the second is larger."""
     if padding == "valid":
         return (0,) * len(kernel)
     if padding == "same":

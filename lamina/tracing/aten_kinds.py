@@ -1,4 +1,4 @@
-"""What an ATen operator is, by its name: its kind, and the arithmetic that is no product.
+"""What an ATen operator is, by its name: its kind, and its arithmetic other than products.
 
 Whatever is in none of the tables is unknown, and listed as such.
 """
