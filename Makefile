@@ -24,7 +24,7 @@ demo: $(VENV)/core.stamp ## set up what running needs, and take the tour
 	$(BIN)/lamina demo
 
 test: $(VENV)/dev.stamp ## set up the development tools, and run the tests (none needs a network)
-	$(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 # two workers of two threads each would wait for each other
 
 lint: $(VENV)/dev.stamp ## check style, format and types
 	$(BIN)/ruff check .
