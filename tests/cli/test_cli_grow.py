@@ -15,6 +15,7 @@ def digit(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_grown_network_answers_as_before(ok: Any, tmp_path: Path, digit: Path) -> None:
     out = tmp_path / "grown"
     sizes = "--feed-forward 2 --heads 2 --depth 2 --operator depth=zero --exactness exact"
@@ -36,6 +37,7 @@ def test_a_grown_network_answers_as_before(ok: Any, tmp_path: Path, digit: Path)
     assert again["parameters"][1] == document["parameters"][0]
 
 
+@pytest.mark.slow
 def test_the_order_of_a_split_is_shown(ok: Any, tmp_path: Path) -> None:
     assert "order" in ok(f"grow vit_mnist --depth 2 --out {tmp_path / 'split'}")
 
