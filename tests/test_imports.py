@@ -96,6 +96,9 @@ TABLE = {
         lamina=("lamina.zoo", "lamina.weights", "lamina.tracing", "lamina.cost", "lamina.train"), third=("torch", "msgspec")
     ),
     "lamina.report": Row(third=("rich", "matplotlib", "jinja2")),
+    "lamina.serve": Row(),
+    # The page and its document need no server; the routes and the live runs behind them do.
+    "lamina.serve.explorer": Row(lamina=("lamina.cost", "lamina.hardware", "lamina.report", "lamina.zoo")),
     "lamina.lecture": Row(lamina=ANY, third=CORE, never=("lamina.cli",)),
     "lamina.cli": Row(lamina=ANY, third=CORE),
 }
