@@ -1,11 +1,11 @@
 """How long one count takes, warm and in one process: Lamina and the counters whose number is right.
 
-make peers, or .parity/bin/python benchmarks/cost_speed.py [--rounds 5] [--only SUBSTRING]
+make peers, or .parity/bin/python benchmarks/cost_speed.py [--rounds 5] [--only SUBSTRING] [--record]
 
 The modules are torchvision's, with their weights; each counter has its own, of the same weights, because some leave buffers
 and hooks behind. Counters take turns, round by round, and each one's least time counts: processor time of one thread, so
 that other work of the machine does not. A counter that gives another number than the arithmetic here and in
-`cost_conformance.py`, to the unit, is timed once and not compared with.
+`cost_conformance.py`, to the unit, is timed once and not compared with. `--record` writes benchmarks/records/cost_speed.json.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable
 
 import cost_conformance as conformance
+import record
 import torch
 import torchvision
 from torch import nn
@@ -78,13 +79,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", metavar="SUBSTRING", help="the networks that have this in their name")
+    parser.add_argument("--record", action="store_true", help="write benchmarks/records/cost_speed.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     tools = dict(conformance.TOOLS)
     tools["FlopCounterMode, meta"] = on_meta
     print(f"torch {torch.__version__}; least of {options.rounds} rounds, ms; * another number than the exact one")
     print(f"| network | MACs | {' | '.join(tools)} | fastest exact peer / Lamina |\n|---|---|{'---|' * (len(tools) + 1)}")
-    slow = 0
+    slow, rows = 0, []
     for network, (make, right) in NETWORKS.items():
         if options.only not in network:
             continue
@@ -110,8 +112,14 @@ def main() -> int:
         fastest = min(peers, key=lambda name: peers[name])
         ratio = peers[fastest] / least["Lamina"]
         slow += ratio < 5 or not exact["Lamina"]
+        rows.append(
+            {"network": network, "macs": right, "milliseconds": {n: round(ms, 3) for n, ms in least.items()}, "exact": exact}
+        )
         cells = " | ".join(f"{least[name]:.1f}{'' if exact[name] else ' *'}" for name in tools)
         print(f"| {network} | {right:,} | {cells} | {ratio:.1f} ({fastest}) |", flush=True)
+    if options.record:
+        made = record.provenance(packages=("torchvision", "calflops"))
+        record.write("cost_speed", made, rounds=options.rounds, rows=rows)
     return 1 if slow else 0
 
 

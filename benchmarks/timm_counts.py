@@ -1,10 +1,10 @@
 """Lamina's MACs of timm's networks against an independent count, one line a network.
 
-make peers, or .parity/bin/python benchmarks/timm_counts.py [--each 6] [--all] [--only SUBSTRING]
+make peers, or .parity/bin/python benchmarks/timm_counts.py [--each 6] [--all] [--only SUBSTRING] [--record]
 
 The other count is torch's own FlopCounterMode over the operators of a run on the meta device, with attention taken apart
 into its two products: FLOPs / 2. It counts nothing but convolutions and matrix products. By default of each of timm's
-files that define networks some names, evenly spaced in the alphabet.
+files that define networks some names, evenly spaced in the alphabet. `--record` writes benchmarks/records/timm_counts.json.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 
+import record
 import timm
 import torch
 from torch import nn
@@ -57,6 +58,7 @@ def main() -> int:
     parser.add_argument("--each", type=int, default=6, metavar="N", help="networks of each file of timm's")
     parser.add_argument("--all", action="store_true", help="all networks")
     parser.add_argument("--only", default="", metavar="SUBSTRING", help="the names that have this in them")
+    parser.add_argument("--record", action="store_true", help="write benchmarks/records/timm_counts.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.backends.mha.set_fastpath_enabled(False)
@@ -90,6 +92,13 @@ def main() -> int:
     for verdict, found in tally.items():
         if verdict != "equal":
             print(f"  {verdict}: {', '.join(found)}")
+    if options.record:
+        found = {
+            "networks": len(names),
+            "equal": len(tally["equal"]),
+            "others": {k: v for k, v in tally.items() if k != "equal"},
+        }
+        record.write("timm_counts", record.provenance(packages=("timm",)), **found)
     return 1 if any(verdict.isupper() for verdict in tally) else 0
 
 

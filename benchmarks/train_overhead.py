@@ -1,6 +1,6 @@
 """What the training loop costs beside the arithmetic: `lamina.train`'s loop against a bare torch loop, by processor time.
 
-    python benchmarks/train_overhead.py [--rounds 25] [--only SUBSTRING]
+    python benchmarks/train_overhead.py [--rounds 25] [--only SUBSTRING] [--record]
 
 Both train the same network from the same weights with the same optimizer, learning rates, precision and batches, and so through
 the same weights; where the recipe clips or averages weights, both do. (What the numbers are makes a difference: a ResNet-20
@@ -14,7 +14,7 @@ by itself. The bare loops keep no account:
 
 Turns alternate. Processor time of one thread counts, so that other work of the machine does not; samples a second are the best
 turn's, a ratio is the median of the rounds'. Exit code 1 if the loop trains less than 0.97 of the samples a second of the bare
-loop that makes its batches.
+loop that makes its batches. `--record` writes benchmarks/records/train_overhead.json.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import msgspec
+import record
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -134,13 +135,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--only", default="", metavar="SUBSTRING", help="the cases that have this in their name")
+    parser.add_argument("--record", action="store_true", help="write benchmarks/records/train_overhead.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()  # as `lamina train` does
     print(f"torch {torch.__version__}, one thread, {options.rounds} rounds")
     print("| network | batch | ready, /s | made, /s | loop, /s | loop / made | loop / ready | checkpoint, ms |")
     print("|---|---|---|---|---|---|---|---|")
-    slow = 0
+    slow, rows = 0, []
     for name, (recipe, settings, samples) in CASES.items():
         if options.only not in name:
             continue
@@ -153,9 +155,15 @@ def main() -> int:
             key: statistics.median(a / b for a, b in zip(took[key], took["loop"], strict=True)) for key in ("ready", "made")
         }
         slow += share["made"] < LEAST
+        ratios = {f"loop / {key}": round(value, 4) for key, value in share.items()}
+        found = {"network": name, "batch": plan.batch, "per_second": {k: round(v, 1) for k, v in rate.items()}, **ratios}
+        rows.append(found | {"checkpoint_ms": round(1e3 * statistics.median(took["checkpoint"]), 2)})
         cells = [name, f"{plan.batch:,}", *(f"{rate[key]:,.0f}" for key in ("ready", "made", "loop"))]
         cells += [f"{share['made']:.3f}", f"{share['ready']:.3f}", f"{1e3 * statistics.median(took['checkpoint']):.0f}"]
         print(f"| {' | '.join(cells)} |", flush=True)
+    if options.record:
+        made = record.provenance(seed=sorted({read(recipe).seed for recipe, _, _ in CASES.values()}))
+        record.write("train_overhead", made, rounds=options.rounds, least=LEAST, rows=rows)
     return 1 if slow else 0
 
 

@@ -1,18 +1,24 @@
 """What can be said for post-norm layers, y = LN(x + h F(x)): splitting one layer of random weights into ever more steps.
 
-    python benchmarks/scale/post_norm.py
+    python benchmarks/scale/post_norm.py [--record]
 
 One row for each form of the layer: the difference between L and 2 L steps of 1 / L, relative, for L = 4, 8, ..., 64, and what a
-layer with h = 0 changes.
+layer with h = 0 changes. `--record` writes benchmarks/records/post_norm.json.
 """
 
 import copy
 import itertools
+import sys
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from lamina.zoo import transformer
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import record
+import tables
 
 
 def layer(norm: str, affine: float) -> transformer.EncoderLayer:
@@ -53,8 +59,11 @@ def differences(norm: str, affine: float) -> tuple[list[float], float]:
 
 
 if __name__ == "__main__":
-    print("| layer | 4 to 8 | 8 to 16 | 16 to 32 | 32 to 64 | 64 to 128 | changed by h = 0 |\n|---|---|---|---|---|---|---|")
+    rows = []
     for norm, affine in (("pre", 0.0), ("pre", 0.2), ("post", 0.0), ("post", 0.2)):
         gaps, still = differences(norm, affine)
         name = f"{norm}-norm, scale and shift " + ("1 and 0" if affine == 0 else f"random ({affine})")
-        print(f"| {name} | {' | '.join(f'{g:.1e}' for g in gaps)} | {still:.1e} |")
+        rows.append({"layer": name, "differences": gaps, "still": still})
+    print(tables.post_norm(rows))
+    if "--record" in sys.argv[1:]:
+        record.write("post_norm", record.provenance(seed=[0, 1]), rows=rows)

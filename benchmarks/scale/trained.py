@@ -1,15 +1,18 @@
 """The shipped networks grown, on their whole test sets; and how long growing takes.
 
-    LAMINA_DATA=DIR python benchmarks/scale/trained.py
+    LAMINA_DATA=DIR python benchmarks/scale/trained.py [--record]
 
 ViT (MNIST), Transformer (Tatoeba, German to English, every token of the reference given the ones before it) and ResNet-20
-(CIFAR-10): how many predictions stay the same, and the accuracy before and after. The last table grows a Transformer of 100
+(CIFAR-10): how many predictions stay the same, and the accuracy before and after. The last table grows a Transformer of 119
 million parameters in a process of its own, and gives the largest resident memory beyond what that network takes.
+`--record` writes benchmarks/records/trained_growth.json.
 """
 
 import multiprocessing
 import resource
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +26,10 @@ from lamina.infer.translate import translator
 from lamina.scale.growth import grow
 from lamina.weights import finding, loading
 from lamina.zoo import transformer
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import record
+import tables
 
 VIT: dict[str, dict[str, Any]] = {
     "feed_forward x2": {"feed_forward": 2},
@@ -49,17 +56,28 @@ def predictions(net: nn.Module, x: Tensor) -> Tensor:
     return torch.cat([net(part).argmax(1) for part in x.split(250)])
 
 
-def images(name: str, data: Any, changes: dict[str, dict[str, Any]]) -> None:
+def images(name: str, data: Any, changes: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     file = finding.find(name)
     net = loading.load(name, file)
     pixels, labels = data.load("test")
     x = from_pixels(pixels, ImageSpec.of(file.image))
-    before = predictions(net, x)
+    before, rows = predictions(net, x), []
     for what, arguments in changes.items():
         after = predictions(grow(net, **arguments).module, x)
-        same = int((before == after).sum())
-        top1 = [100 * float((p == labels).float().mean()) for p in (before, after)]
-        print(f"| {name} | {what} | {same:,} of {len(labels):,} | {top1[0]:.2f} | {top1[1]:.2f} |", flush=True)
+        rows.append(compared(name, what, before, after, labels))
+    return rows
+
+
+def compared(name: str, what: str, before: Tensor, after: Tensor, right: Tensor) -> dict[str, Any]:
+    top1 = [round(100 * int((p == right).sum()) / len(right), 4) for p in (before, after)]
+    return {
+        "network": name,
+        "by": what,
+        "same": int((before == after).sum()),
+        "of": len(right),
+        "before": top1[0],
+        "after": top1[1],
+    }
 
 
 @torch.inference_mode()
@@ -73,22 +91,21 @@ def tokens(net: Any, sources: list[list[int]], targets: list[list[int]]) -> Tens
     return torch.cat(found)
 
 
-def sentences() -> None:
+def sentences() -> list[dict[str, Any]]:
     known = translator("transformer_de_en")
     pairs = parallel_text.load("tatoeba", "test", known.source, known.target)
     sources = [[*row, END] for row in known.codec.encode([de for de, _ in pairs])]
     targets = known.codec.encode([en for _, en in pairs])
     right = torch.cat([torch.tensor([*row, END]) for row in targets])
-    before = tokens(known.module, sources, targets)
+    before, rows = tokens(known.module, sources, targets), []
     for what, arguments in TRANSLATOR.items():
         after = tokens(grow(known.module, **arguments).module, sources, targets)
-        same = int((before == after).sum())
-        top1 = [100 * float((p == right).float().mean()) for p in (before, after)]
-        print(f"| transformer_de_en | {what} | {same:,} of {len(right):,} tokens | {top1[0]:.2f} | {top1[1]:.2f} |", flush=True)
+        rows.append(compared("transformer_de_en", what, before, after, right))
+    return rows
 
 
-def large(arguments: dict[str, Any]) -> None:
-    """Grow a pre-norm Transformer of 100M parameters, and say what it took."""
+def large(arguments: dict[str, Any], sender: Any) -> None:
+    """Grow a pre-norm Transformer of 100M parameters, and send what it took."""
     torch.set_num_threads(1)
     config = transformer.Config(12, 6, d_model=640, d_ff=2560, n_heads=10, norm="pre", vocabulary=32000)
     net = transformer.Net(config)
@@ -101,21 +118,25 @@ def large(arguments: dict[str, Any]) -> None:
     wall, cpu = time.perf_counter() - begin, time.process_time() - cpu
     more = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start)
     new = sum(p.numel() for p in module.parameters())
-    ratio = (more + 4 * own) / (4 * own)
-    print(f"| {arguments} | {own / 1e6:.0f}M | {new / 1e6:.0f}M | {wall:.1f} | {cpu:.1f} | {ratio:.2f} |", flush=True)
+    found = {"by": next(iter(arguments)), "parameters": own, "grown": new, "seconds": wall, "cpu_seconds": cpu}
+    sender.send(found | {"memory": (more + 4 * own) / (4 * own)})
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    rows = images("vit_mnist", mnist, VIT) + sentences() + images("resnet20_cifar", cifar10, RESNET)
+    print(tables.trained_growth(rows), flush=True)
+    grown = []
+    for change in ({"heads": 2}, {"feed_forward": 2}, {"depth": 2}):
+        receiver, sender = multiprocessing.get_context("spawn").Pipe(duplex=False)
+        process = multiprocessing.get_context("spawn").Process(target=large, args=(change, sender))
+        process.start()
+        grown.append({key: round(v, 3) if isinstance(v, float) else v for key, v in receiver.recv().items()})
+        process.join()
+    print(tables.large_growth(grown))
+    if "--record" in sys.argv[1:]:
+        record.write("trained_growth", record.provenance(), rows=rows, large=grown)
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    print("| network | grown by | same predictions | top-1 before, % | top-1 after, % |\n|---|---|---|---|---|", flush=True)
-    images("vit_mnist", mnist, VIT)
-    sentences()
-    images("resnet20_cifar", cifar10, RESNET)
-    print(
-        "\n| grown by | parameters before | after | seconds | CPU seconds | memory, of the old weights |\n"
-        "|---|---|---|---|---|---|"
-    )
-    for change in ({"heads": 2}, {"feed_forward": 2}, {"depth": 2}):
-        process = multiprocessing.get_context("spawn").Process(target=large, args=(change,))
-        process.start()
-        process.join()
+    main()

@@ -50,7 +50,8 @@ def evaluate(
                 if key in result:
                     part = result[key]
                     figures = f"BLEU {part['bleu']:.2f} with beam 5, {part['bleu_greedy']:.2f} greedy"
-                    print(f"  {figures}, on the {part['count']:,} whose reference is {what} a target of the training split")
+                    where = f"whose reference is {what} among {result['trained_on']}'s training targets"
+                    print(f"  {figures}, on the {part['count']:,} {where}")
         else:
             print(f"  top-1 {result['top1']:.2f} %   top-5 {result['top5']:.2f} %")
             if "macs_per_image" in result:

@@ -52,6 +52,7 @@ class Translator:
     source: str  # languages, "" where nobody says
     target: str
     device: torch.device
+    trained_on: str = ""  # the corpus that its file names, "" where nobody says
 
     def translate(self, sentences: Sequence[str], beams: int = 5, length_penalty: float = 1.0) -> list[dict[str, Any]]:
         """[{"source", "target", "score"}], the score being the mean log-probability of a token. One beam is greedy."""
@@ -99,7 +100,8 @@ def translator(name: str, weights: str | Path | None = None, device: str = "cpu"
         raise InputError(f"{file.name} holds no tokenizer: translation takes weights that `lamina train` wrote for a corpus")
     module = loading.load(name, file, device=device)
     codec = Codec.read(metadata["tokenizer"])
-    return Translator(name, file.name, module, codec, metadata["source"], metadata["target"], torch.device(device))
+    languages = metadata["source"], metadata["target"]
+    return Translator(name, file.name, module, codec, *languages, torch.device(device), metadata.get("data", ""))
 
 
 def bleu(
@@ -109,7 +111,8 @@ def bleu(
     sacreBLEU (Post, arXiv 1804.08771): case and punctuation count, tokens as 13a has them, one reference per sentence.
 
     "unseen" and "seen" have {"count", "bleu", "bleu_greedy"} of the sentences whose reference is not, or is, verbatim among the
-    targets of the corpus's training split; they are absent where no reference is, or where that split is not at hand.
+    targets that the weights were trained on: the training split of the corpus that their file names ("trained_on"), of `corpus`
+    where it names none. They are absent where no reference is among them, or where that split is not at hand.
     """
     try:
         from sacrebleu.metrics.bleu import BLEU
@@ -132,10 +135,12 @@ def bleu(
     protocol = f"{net.source} to {net.target}, test split, one reference, beam {beams} and greedy; {measure.get_signature()}"
     result: dict[str, Any] = {"model": name, "weights": net.weights, "data": str(corpus), "protocol": protocol}
     result |= {"count": len(pairs)} | whole
-    known = _training_targets(corpus, net)
+    trained_on = net.trained_on or str(corpus)
+    known = _training_targets(trained_on, net)
     seen = [i for i, text in enumerate(references) if text in known]
     unseen = [i for i, text in enumerate(references) if text not in known]
     if seen and unseen:
+        result["trained_on"] = trained_on
         result["unseen"] = {"count": len(unseen)} | scores(unseen)
         result["seen"] = {"count": len(seen)} | scores(seen)
     return result

@@ -6,6 +6,7 @@ import itertools
 import math
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -274,11 +275,13 @@ def test_known_translations(shipped):
         assert row["target"] in meant[row["source"]]
 
 
-def test_bleu_is_sacrebleus(shipped, tmp_path):
+def test_bleu_is_sacrebleus(shipped, tmp_path, monkeypatch):
     """Case and punctuation count, tokens are 13a's, and answers are held to the references: sacreBLEU called by hand."""
     sacrebleu = pytest.importorskip("sacrebleu")
+    from lamina.infer import translate
     from lamina.infer.translate import bleu
 
+    monkeypatch.setattr(translate, "translator", lambda *args: replace(shipped, trained_on=str(tmp_path)))
     answers = {beams: [row["target"] for row in shipped.translate(GERMAN, beams)] for beams in (5, 1)}
     # References that differ from the answers by a word, by case and by how punctuation is joined.
     references = [answers[5][0].replace("today", "now"), "good morning .", answers[5][2].upper()]
@@ -306,18 +309,27 @@ def test_bleu_is_sacrebleus(shipped, tmp_path):
     assert found["count"] == len(GERMAN)
 
 
-def test_bleu_on_references_that_training_had_and_had_not(shipped, tmp_path):
-    """Each part is sacreBLEU's own figure on its sentences."""
+@pytest.mark.parametrize("named", [True, False])
+def test_bleu_on_references_that_training_had_and_had_not(shipped, tmp_path, monkeypatch, named):
+    """Each part is sacreBLEU's own figure on its sentences. What training had is what the weights' file says that they were
+    trained on, whatever they are tested on; the corpus itself where the file says nothing."""
     sacrebleu = pytest.importorskip("sacrebleu")
-    from lamina.infer.translate import bleu
+    from lamina.infer import translate
 
     answers = [row["target"] for row in shipped.translate(GERMAN, 5)]
     references = [f"{answer} Really" if number % 3 else answer for number, answer in enumerate(answers)]
     targets = [text if number % 2 else "Something else." for number, text in enumerate(references)]
-    for part, lines in (("train", targets), ("test", references)):
-        (tmp_path / f"{part}.de").write_text("".join(f"{line}\n" for line in GERMAN), encoding="utf-8")
-        (tmp_path / f"{part}.en").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    found = bleu("transformer_de_en", tmp_path)
+    trained, tested = tmp_path / "trained", tmp_path / "tested"
+    for folder, had in ((trained, targets), (tested, ["Nothing of it."] * len(GERMAN) if named else targets)):
+        folder.mkdir()
+        for part, lines in (("train", had), ("test", references)):
+            (folder / f"{part}.de").write_text("".join(f"{line}\n" for line in GERMAN), encoding="utf-8")
+            (folder / f"{part}.en").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    assert shipped.trained_on == "tatoeba"
+    known = replace(shipped, trained_on=str(trained) if named else "")
+    monkeypatch.setattr(translate, "translator", lambda *args: known)
+    found = translate.bleu("transformer_de_en", tested)
+    assert found["trained_on"] == str(trained if named else tested)
     for key, rows in (("seen", range(1, len(GERMAN), 2)), ("unseen", range(0, len(GERMAN), 2))):
         expected = sacrebleu.corpus_bleu([answers[i] for i in rows], [[references[i] for i in rows]]).score
         assert found[key]["count"] == len(rows)

@@ -1,0 +1,72 @@
+"""Tables of what the benchmarks found, from their records: what they print, and what the documentation shows."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def score(tools: Sequence[str], rows: Sequence[dict[str, Any]]) -> tuple[list[int], int]:
+    """How many of the rows that all can enter each tool has right, and how many there are."""
+    entered = [row for row in rows if not row["apart"]]
+    return [sum(row["cells"][i] == "**right**" for row in entered) for i in range(len(tools))], len(entered)
+
+
+def conformance(tools: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
+    """Rows of cost_conformance.py: those that all counters can enter, their sum, and those apart."""
+    counts, total = score(tools, rows)
+    shown = [[row["row"], row["exact"], *row["cells"]] for row in rows if not row["apart"]]
+    shown.append([f"rows right, of {total}", "", *map(str, counts)])
+    shown += [[f"apart: {row['row']}", row["exact"], *row["cells"]] for row in rows if row["apart"]]
+    return markdown(["MACs", "exact", *tools], shown)
+
+
+def post_norm(rows: Sequence[dict[str, Any]]) -> str:
+    columns = ["layer", *(f"{n} to {2 * n}" for n in (4, 8, 16, 32, 64)), "changed by h = 0"]
+    return markdown(columns, ([r["layer"], *(f"{x:.1e}" for x in (*r["differences"], r["still"]))] for r in rows))
+
+
+def trained_growth(rows: Sequence[dict[str, Any]]) -> str:
+    columns = ["network", "grown by", "same predictions", "top-1 before, %", "top-1 after, %"]
+    cells = ([f"{r['same']:,} of {r['of']:,}", f"{r['before']:.2f}", f"{r['after']:.2f}"] for r in rows)
+    return markdown(columns, ([r["network"], r["by"], *c] for r, c in zip(rows, cells, strict=True)))
+
+
+def large_growth(rows: Sequence[dict[str, Any]]) -> str:
+    columns = ["grown by", "parameters before", "after", "seconds", "CPU seconds", "memory, of the old weights"]
+    return markdown(columns, (
+        [f"{r['by']} x2", f"{r['parameters'] / 1e6:.0f}M", f"{r['grown'] / 1e6:.0f}M", f"{r['seconds']:.1f}",
+         f"{r['cpu_seconds']:.1f}", f"{r['memory']:.2f}"]
+        for r in rows
+    ))  # fmt: skip
+
+
+def train_overhead(rows: Sequence[dict[str, Any]]) -> str:
+    columns = ["network", "batch", "ready", "made", "loop", "loop / made", "loop / ready", "checkpoint, ms"]
+    return markdown(columns, (
+        [r["network"], f"{r['batch']:,}", *(f"{r['per_second'][k]:,.0f}" for k in ("ready", "made", "loop")),
+         f"{r['loop / made']:.3f}", f"{r['loop / ready']:.3f}", f"{r['checkpoint_ms']:.0f}"]
+        for r in rows
+    ))  # fmt: skip
+
+
+def cost_speed(rows: Sequence[dict[str, Any]], others: Sequence[str]) -> str:
+    """Milliseconds of Lamina and of some of the others; "wrong" where the count is."""
+    shown = []
+    for r in rows:
+        ms, exact = r["milliseconds"], r["exact"]
+        fastest = min(ms[n] for n in ms if exact[n] and n != "Lamina")
+        cells = [f"{ms[n]:.3g}" if exact[n] else "wrong" for n in ("Lamina", *others)]
+        shown.append([r["network"], *cells, f"{fastest / ms['Lamina']:.1f}"])
+    return markdown(["", "Lamina", *others, "fastest other / Lamina"], shown)
+
+
+def winograd(rows: Sequence[dict[str, Any]]) -> str:
+    columns = ["filters, map", "torch", "ONNX Runtime", "Winograd", "largest difference"]
+    return markdown(columns, (
+        [r["layer"], *(f"{r['milliseconds'][k]:.1f}" for k in ("torch", "onnxruntime", "winograd")), f"{r['difference']:.1e}"]
+        for r in rows
+    ))  # fmt: skip
