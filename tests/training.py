@@ -4,6 +4,7 @@ Processes are forked from a server that has imported torch and has never compute
 run torch's autograd.
 """
 
+import errno
 import gzip
 import json
 import multiprocessing
@@ -19,12 +20,13 @@ import torch
 import torch._dynamo  # optimizers import it when they are made: once here, not in every process
 from safetensors.torch import load_file
 
-from lamina import cli
+from lamina import cli, files
 from lamina.train import launch, translation  # noqa: F401
 from lamina.train.loop import Interrupted, Run
 from lamina.train.recipe import read
 from lamina.zoo import transformer, vit  # noqa: F401
 
+BLOCK = 4096  # bytes that a disk gives to files
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.training"])
 
@@ -152,12 +154,31 @@ def train(recipe: Path, out: Path, environment: dict[str, str], settings: tuple[
         sys.exit(130)
 
 
-def command(line: str, environment: dict[str, str], log: Path, stop: tuple[int, int] | None = None) -> None:
-    """The command line `lamina LINE`, in a process of its own, which writes to LOG.out and LOG.err."""
+def confine(folder: Path, room: int) -> None:
+    """Let `folder` lie on a disk of so many bytes, in this process: what does not fit is written as far as it does."""
+    inner = files.put
+
+    def put(path: Path, content: bytes) -> None:
+        blocks = sum(-(-file.stat().st_size // BLOCK) * BLOCK for file in folder.rglob("*") if file.is_file() and file != path)
+        if path.is_relative_to(folder) and blocks + len(content) > room:
+            inner(path, content[: max(0, room - blocks)])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        inner(path, content)
+
+    files.put = put
+
+
+def command(
+    line: str, environment: dict[str, str], log: Path, stop: tuple[int, int] | None = None, disk: tuple[Path, int] | None = None
+) -> None:
+    """The command line `lamina LINE`, in a process of its own, which writes to LOG.out and LOG.err. `stop` are `interrupt`'s
+    arguments, `disk` are `confine`'s."""
     os.environ.update(environment)
     torch.set_num_threads(1)
     if stop is not None:
         interrupt(*stop)
+    if disk is not None:
+        confine(*disk)
     sys.argv = ["lamina", *shlex.split(line)]
     for number, suffix in ((1, ".out"), (2, ".err")):
         handle = os.open(log.with_suffix(suffix), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

@@ -1,5 +1,6 @@
 """Checkpoints on a disk that forgets what was not synced: at every moment of a run the power may fail."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,20 @@ def test_the_disk_forgets(tmp_path, monkeypatch):
     assert not disk.is_safe(root) and (disk.left(view, names=False) / "old").read_bytes() == b"old"
     sync(root)
     assert not (disk.left(view, names=False) / "old").exists()
+
+
+@pytest.mark.parametrize("synced", [False, True])
+def test_the_disk_sees_a_copy_in_place_of_a_rename(tmp_path, monkeypatch, synced):
+    """Also one that is synced afterwards: while it is made, the file is half written under its own name."""
+    disk = Disk(tmp_path, monkeypatch)
+    (tmp_path / "new.partial").write_bytes(b"new")
+    sync(tmp_path / "new.partial")
+    shutil.copyfile(tmp_path / "new.partial", tmp_path / "new")
+    if synced:
+        sync(tmp_path / "new")
+    (tmp_path / "new.partial").unlink()
+    assert disk.faults and set(disk.faults) == {"new is written in place"}
+    assert disk.is_safe(tmp_path / "new") == synced
 
 
 def sync(path: Path) -> None:
