@@ -6,7 +6,8 @@ layers on 10,000 pictures of CIFAR-10, alike in all else.
 
 Validation is 5,000 further training pictures; the test set is not read. `--report` writes the finished runs' learning curves
 and the norm of each convolution's filters and of their gradient on one batch of 256, fresh and trained, into the package
-(lamina/lecture/degradation.json, which the lecture's page shows), and docs/degradation.png and the section of docs/results.md.
+(lamina/lecture/degradation.json, which the lecture's page shows) and docs/degradation.png; `make results` writes what
+docs/results.md says of it.
 """
 
 import argparse
@@ -27,7 +28,6 @@ from lamina.zoo import registry
 
 ROOT = Path(__file__).parents[1]
 FIGURES, DOCS = ROOT / "lamina" / "lecture" / "degradation.json", ROOT / "docs"
-BEGIN, END = "<!-- written by benchmarks/degradation.py --report -->", "<!-- written until here -->"
 CURVES = ("loss", "validation_loss", "top1", "validation_top1")
 RECIPE = {
     "data": "cifar10",
@@ -70,7 +70,7 @@ def run(network: str, seed: int, folder: Path) -> None:
 
 
 def report(folder: Path, seeds: list[int]) -> None:
-    """Write the figures of the seeds whose four runs are finished, and what docs/results.md says of them."""
+    """Write the figures of the seeds whose four runs are finished."""
     seeds = [s for s in seeds if all((folder / f"{network}-{s}" / loop.WEIGHTS).exists() for network in NETWORKS)]
     if not seeds:
         raise SystemExit(f"{folder}: no seed's four runs are finished")
@@ -82,8 +82,6 @@ def report(folder: Path, seeds: list[int]) -> None:
     FIGURES.write_text(json.dumps(document, separators=(",", ":")) + "\n")
     found = degradation.parse(document)
     (DOCS / "degradation.png").write_bytes(degradation.draw.png(found))
-    before, _, after = (DOCS / "results.md").read_text().partition(BEGIN)
-    (DOCS / "results.md").write_text(f"{before}{BEGIN}\n\n{section(found)}\n\n{END}{after.partition(END)[2]}")
 
 
 def measure(network: str, seeds: list[int], folder: Path) -> dict:
@@ -105,6 +103,7 @@ def measure(network: str, seeds: list[int], folder: Path) -> dict:
 
 
 def section(found: degradation.Measured) -> str:
+    """What docs/results.md says of the runs."""
     lines = [
         "| " + " | ".join(degradation.COLUMNS) + " |",
         "|---" * len(degradation.COLUMNS) + "|",

@@ -24,6 +24,12 @@ def conformance(tools: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
     return markdown(["MACs", "exact", *tools], shown)
 
 
+def sources(rows: Sequence[dict[str, Any]]) -> str:
+    """The trackers' issues that rows were made after, as links."""
+    issues = sorted({issue for row in rows for issue in row["source"]}, key=str.lower)
+    return ", ".join(f"[{issue}](https://github.com/{issue.replace('#', '/issues/')})" for issue in issues)
+
+
 def post_norm(rows: Sequence[dict[str, Any]]) -> str:
     columns = ["layer", *(f"{n} to {2 * n}" for n in (4, 8, 16, 32, 64)), "changed by h = 0"]
     return markdown(columns, ([r["layer"], *(f"{x:.1e}" for x in (*r["differences"], r["still"]))] for r in rows))
@@ -68,5 +74,20 @@ def winograd(rows: Sequence[dict[str, Any]]) -> str:
     columns = ["filters, map", "torch", "ONNX Runtime", "Winograd", "largest difference"]
     return markdown(columns, (
         [r["layer"], *(f"{r['milliseconds'][k]:.1f}" for k in ("torch", "onnxruntime", "winograd")), f"{r['difference']:.1e}"]
+        for r in rows
+    ))  # fmt: skip
+
+
+def eyeriss(rows: Sequence[dict[str, Any]]) -> str:
+    """Ours first, the chip's in brackets, with the difference to it."""
+
+    def beside(row: dict[str, Any], key: str, digits: int) -> str:
+        ours, chip = row[key], row[f"{key}_silicon"]
+        difference = f"{100 * (ours / chip - 1):+.1f} %".replace("-", "−")
+        return f"{ours:.{digits}f} ({chip:.1f}, {difference})"
+
+    columns = ["layer", "active elements", "buffer, MB", "DRAM, MB", "time, ms"]
+    return markdown(columns, (
+        [r["layer"], f"{r['active']} ({r['active_silicon']})", beside(r, "buffer", 1), beside(r, "dram", 2), beside(r, "ms", 1)]
         for r in rows
     ))  # fmt: skip

@@ -1,8 +1,9 @@
-"""The figures of the experiments of growing, from run_all.py's record into the package and the documentation.
+"""The figures of the experiments of growing, from run_all.py's record into the package and the documentation's plots.
 
     python benchmarks/scale/report.py runs/scale/records.json
 
-Writes lamina/lecture/multiscale.json, docs/scale_resolution.png, docs/scale_depth.png and the section of docs/results.md.
+Writes lamina/lecture/multiscale.json, docs/scale_resolution.png and docs/scale_depth.png; `make results` writes what
+docs/results.md and docs/theory.md say of them.
 """
 
 import json
@@ -13,8 +14,6 @@ from typing import Any
 from lamina.lecture import multiscale
 
 ROOT = Path(__file__).resolve().parents[2]
-BEGIN, END = "<!-- written by benchmarks/scale/report.py -->", "<!-- written by benchmarks/scale/report.py until here -->"
-MARKS = (97.0, 98.0, 99.0)
 
 
 def summary(record: dict[str, Any]) -> dict[str, Any]:
@@ -49,35 +48,11 @@ def of_arm(rows: list[dict[str, Any]], arm: str) -> dict[str, Any]:
     }
 
 
-def table(rows: list[list[str]]) -> str:
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
-
-
-def section(found: dict[str, Any]) -> str:
-    p = found["provenance"]
-    text = (ROOT / "benchmarks" / "scale" / "results.md.in").read_text()
-    return text.format(
-        command=p["command"], commit=p["commit"][:12], device=p["device"], torch=p["torch"], date=p["date"],
-        transfer=table(multiscale.transfer_rows(found)), warm=table(multiscale.arm_rows(found, "warm", MARKS)),
-        depth=table(multiscale.arm_rows(found, "resnet_cifar")),
-        resolution_caption=multiscale.RESOLUTION_CAPTION, depth_caption=multiscale.DEPTH_CAPTION,
-    )  # fmt: skip
-
-
 def main(path: Path) -> None:
     found = summary(json.loads(path.read_text()))
     (ROOT / "lamina" / "lecture" / "multiscale.json").write_text(json.dumps(found, separators=(",", ":")) + "\n")
     (ROOT / "docs" / "scale_resolution.png").write_bytes(multiscale.resolution_figure.png(found))
     (ROOT / "docs" / "scale_depth.png").write_bytes(multiscale.depth_figure.png(found))
-    results = ROOT / "docs" / "results.md"
-    text = results.read_text()
-    written = f"{BEGIN}\n\n{section(found)}\n\n{END}"
-    if BEGIN in text:
-        text = text[: text.index(BEGIN)] + written + text[text.index(END) + len(END) :]
-    else:
-        text = f"{text.rstrip()}\n\n## Growing against training from scratch\n\n{written}\n"
-    results.write_text(text)
 
 
 if __name__ == "__main__":
