@@ -20,7 +20,7 @@ from lamina.workload import Loops
 aten = torch.ops.aten
 
 
-def _convolution(t: Emitter, x, w, bias, stride, padding, dilation, transposed, output_padding, groups):
+def _convolution(t: Emitter, x, w, bias, stride, padding, dilation, transposed, output_padding, groups, *_: Any):
     axes = w.dim() - 2
     stride, padding, dilation, extra = (operators.per_axis(v, axes) for v in (stride, padding, dilation, output_padding))
     xs, ws = tuple(x.shape), tuple(w.shape)
@@ -155,6 +155,7 @@ COUNTED: dict[Any, Callable[..., Any]] = {
 
 RULES: dict[Any, Callable[..., Any]] = {
     aten.convolution.default: _convolution,
+    aten._convolution.default: _convolution,  # of torch.jit.trace
     **COUNTED,
     aten._grouped_mm.default: _grouped,
     aten.index.Tensor: _index,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +17,7 @@ from lamina.tracing.survey import Place, Survey
 from lamina.tracing.values import META
 from lamina.workload import Coverage, Kind, Layer, Loops, Tensor, Unknown, Weight, replace
 
+NOWHERE = "work outside the trace"  # what the coverage calls it
 FREE = ("view", "copy", "embedding")  # kinds that move data and compute nothing
 
 
@@ -25,6 +28,15 @@ class Frame:
     place: Place
     call: int
     layers: int = 0
+
+
+class Thread(threading.local):
+    """Where each thread of the forward stands."""
+
+    def __init__(self, root: Frame):
+        self.stack = [root]
+        self.differentiates = True  # whether it is outside of torch.no_grad()
+        self.opened: list[Any] = []  # functions of torch whose Python is running
 
 
 class Operation(NamedTuple):
@@ -49,9 +61,9 @@ class Emitter:
 
     def __init__(self, module: Any, survey: Survey, ledger: Ledger):
         self.ledger = ledger
-        self.differentiates = True  # whether the forward stands outside of torch.no_grad()
         self._places = dict(survey.places)
-        self._stack = [Frame(Place("", type(module).__name__, False, module), 0)]
+        self._root = Frame(Place("", type(module).__name__, False, module), 0)
+        self.thread = Thread(self._root)
         self._calls: dict[str, int] = {}  # of each path, so far
         self._operations: list[Operation] = []
         self._counted, self._free = 0, 0
@@ -65,22 +77,27 @@ class Emitter:
         place = self._places.get(id(module))
         if place is None:  # made or swapped in during the call
             kind = type(module).__name__
-            path = f"{self._stack[-1].place.path}.{kind}".lstrip(".")
+            path = f"{self.thread.stack[-1].place.path}.{kind}".lstrip(".")
             place = self._places[id(module)] = Place(path, kind, next(module.children(), None) is None, module)
         call = self._calls[place.path] = self._calls.get(place.path, -1) + 1
-        self._stack.append(Frame(place, call))
+        self.thread.stack.append(Frame(place, call))
 
     def leave(self, module: nn.Module) -> None:
         """Its call is over, and so are calls inside whose end was never seen."""
-        for depth in range(len(self._stack) - 1, 0, -1):
-            if self._stack[depth].place.module is module:
-                del self._stack[depth:]
+        stack = self.thread.stack
+        for depth in range(len(stack) - 1, 0, -1):
+            if stack[depth].place.module is module:
+                del stack[depth:]
                 return
+
+    def is_within(self) -> bool:
+        """Whether this thread is in a call of a module."""
+        return len(self.thread.stack) > 1
 
     def where(self, module: nn.Module | None = None) -> str:
         """`layer1.0.conv1 (Conv2d)`: a module that was called, or the one that is being called."""
-        place = self._places.get(id(module)) or self._stack[-1].place
-        return f"{place.path or type(self._stack[0].place.module).__name__} ({place.type})"
+        place = self._places.get(id(module)) or self.thread.stack[-1].place
+        return f"{place.path or type(self._root.place.module).__name__} ({place.type})"
 
     def assume(self) -> None:
         """Note that a choice is made here which depends on values that the trace made up."""
@@ -122,11 +139,12 @@ class Emitter:
         """Record one operation. `saved` are tensors kept for the backward pass (an int is so many bytes of a mask,
         indices or statistics), which happens only where a gradient flows. `operators` are how many were counted and how
         many are free, if there is not one. Returns `output`."""
-        frame, ledger = self._stack[-1], self.ledger
+        thread, ledger = self.thread, self.ledger
+        frame = thread.stack[-1]
         found = [ledger.identify(tensor) for tensor in inputs if tensor is not None]
         read = [x for x in found if isinstance(x, Tensor)]
         weights = tuple([x for x in found if isinstance(x, Weight)])
-        grad = self.differentiates and (any([x.requires_grad for x in read]) or any([w.trainable for w in weights]))
+        grad = thread.differentiates and (any([x.requires_grad for x in read]) or any([w.trainable for w in weights]))
         results = (output,) if isinstance(output, torch.Tensor) else output
         written = [ledger.register(x, grad and (x.is_floating_point() or x.is_complex())) for x in results]
         kept = ledger.keep(saved) if any([x.requires_grad for x in written]) else ()
@@ -174,9 +192,12 @@ class Emitter:
         )
 
     def coverage(self) -> Coverage:
-        names = self._names() if self._unknown else []
+        """What is unknown includes tensors that come from nowhere, each where it is used first."""
+        nowhere = [(layer, NOWHERE, (), (shape,)) for layer, shape in self.ledger.nowhere]
+        names = [*self._names(), "the output"] if self._unknown or nowhere else []
         unknown = [
-            Unknown(op, names[layer], tuple(shapes_in), tuple(shapes_out)) for layer, op, shapes_in, shapes_out in self._unknown
+            Unknown(op, names[layer], tuple(shapes_in), tuple(shapes_out))
+            for layer, op, shapes_in, shapes_out in sorted((*self._unknown, *nowhere), key=itemgetter(0))
         ]
         return Coverage(self._counted, self._free, tuple(unknown))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -32,10 +32,12 @@ class Ledger:
     """Every tensor that a trace has met. A tensor is known by its `id`, which is its own as long as it lives; the module's
     are held, the others' deaths are noted, for they end a storage's life as they do in eager execution."""
 
-    def __init__(self, survey: Survey):
+    def __init__(self, survey: Survey, outside: Callable[[], Iterable[torch.Tensor]]):
+        """`outside` gives the tensors that the module and the call's arguments refer to without naming them."""
         self.layer = -1  # the one that comes next; -1 before the call
         self.tensors: list[Tensor] = []
         self.storages: list[Storage] = []
+        self.nowhere: list[tuple[int, tuple[int, ...]]] = []  # layer and shape of what no operation of the trace has made
         self._known: dict[int, Tensor | Owner] = dict(survey.tensors)  # by id(tensor)
         self._owners: dict[int, Owner] = dict(survey.storages)  # by address
         self._alive: dict[int, Storage] = {}  # by address
@@ -46,6 +48,8 @@ class Ledger:
         self._assumed: set[int] = set()  # addresses of those whose copies have made up values
         self._overwritten: set[int] = set()  # addresses of real tensors whose new values are not known
         self._held: list[torch.Tensor] = list(survey.held)
+        self._outside = outside
+        self._constants: set[int] | None = None  # their addresses, once they have been looked for
 
     # ---- new tensors ------------------------------------------------------------------------------------------------
 
@@ -58,15 +62,25 @@ class Ledger:
 
     def register(self, tensor: torch.Tensor, requires_grad: bool, role: Role = "activation") -> Tensor:
         """Number a tensor, or its new content after an operation in place; a view joins its storage."""
-        storage, key = self._storage(tensor), id(tensor)
+        storage = self._storage(tensor)
+        shape, dtype = tuple(tensor.shape), dtype_name(tensor.dtype)
+        found = Tensor(len(self.tensors), shape, dtype, storage.number, storage.bytes, role, requires_grad)
+        self._know(tensor, found, storage)
+        self.tensors.append(found)
+        return found
+
+    def _know(self, tensor: torch.Tensor, record: Tensor, storage: Storage) -> None:
+        key = id(tensor)
         if not isinstance(self._known.get(key), Tensor):
             storage.alive += 1
             self._deaths[key] = weakref.ref(tensor, partial(self._died, key, storage))
-        shape, dtype = tuple(tensor.shape), dtype_name(tensor.dtype)
-        found = Tensor(len(self.tensors), shape, dtype, storage.number, storage.bytes, role, requires_grad)
-        self._known[key] = found
-        self.tensors.append(found)
-        return found
+        self._known[key] = record
+
+    def alias(self, tensor: torch.Tensor, original: torch.Tensor) -> None:
+        """A tensor that is another one, by another name."""
+        found = self._known.get(id(original))
+        if tensor is not original and isinstance(found, Tensor):
+            self._know(tensor, found, self._storage(original))
 
     def _storage(self, tensor: torch.Tensor) -> Storage:
         address = self.address(tensor)
@@ -117,7 +131,37 @@ class Ledger:
             found = self._owners.get(self.address(tensor))
         if found is not None:
             return found
-        return self.register(tensor, False, "input") if self.address(tensor) in self._alive else self.enter(tensor)
+        if self.address(tensor) in self._alive:
+            return self.register(tensor, False, "input")
+        self._note_nowhere(tensor)
+        return self.enter(tensor)
+
+    def _note_nowhere(self, tensor: torch.Tensor) -> None:
+        if tensor.is_meta and not self._is_constant(tensor):
+            self.nowhere.append((self.layer, tuple(tensor.shape)))
+
+    def _is_constant(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor that no operation of the trace has made was there before."""
+        if self._constants is None:
+            found = list(self._outside())
+            self._held += found
+            self._constants = set(map(private.address, found))
+        return private.address(tensor) in self._constants
+
+    def enter_constant(self, tensor: torch.Tensor) -> None:
+        """One that torch has made of numbers within an operation."""
+        if self.find(tensor) is None and not self.is_allocated(tensor):
+            self.enter(tensor)
+
+    def note_results(self, results: Iterable[torch.Tensor]) -> None:
+        """The network's outputs: those that come from nowhere are noted."""
+        for tensor in results:
+            if self.find(tensor) is None and not self.is_allocated(tensor):
+                self._note_nowhere(tensor)
+
+    def is_traced(self, tensor: torch.Tensor) -> bool:
+        """Whether it is a stand-in for a result of the trace, or for an input."""
+        return tensor.is_meta and isinstance(self._known.get(id(tensor)), Tensor)
 
     def find(self, tensor: torch.Tensor) -> Tensor | Owner | None:
         """The same, or None for one that is not known."""

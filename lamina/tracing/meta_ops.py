@@ -30,7 +30,7 @@ ORDER: tuple[Kind, ...] = (
     "conv", "linear", "matmul", "softmax", "norm", "pool", "activation", "embedding", "elementwise", "other", "copy", "view"
 )  # fmt: skip
 # Operators whose first two tensors are the factors; others have what they add to before them.
-FACTORS_FIRST = {"convolution", "mm", "bmm", "mv", "dot", "vdot", "_int_mm"}
+FACTORS_FIRST = {"convolution", "_convolution", "mm", "bmm", "mv", "dot", "vdot", "_int_mm"}
 # Methods whose result is the value of a tensor, and functions whose result's shape is.
 READERS = {"item", "tolist", "numpy", "__bool__", "__int__", "__float__", "__index__", "__array__", "__contains__", "equal"}
 CHOOSERS = {"nonzero", "where", "__getitem__", "unique", "masked_select"}
@@ -38,7 +38,8 @@ CHOOSERS = {"nonzero", "where", "__getitem__", "unique", "masked_select"}
 
 def run(t: Emitter, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run an operation that has no rule, and record its operators as one layer."""
-    mode = MetaOps(t, getattr(func, "__name__", "operation").strip("_"))
+    name = getattr(getattr(func, "overloadpacket", func), "__name__", "operation")
+    mode = MetaOps(t, name.strip("_"), tensors((args, kwargs)))
     if getattr(func, "__name__", "") in READERS:  # some of them read the memory itself
         args, kwargs = private.tree_map_only(Tensor, t.ledger.current, (args, kwargs))
     try:
@@ -109,9 +110,10 @@ def _traits(func: Any) -> Traits:
 class MetaOps(private.DispatchMode):
     """Collects the operators of one operation, and the most bytes that its intermediate results need at once."""
 
-    def __init__(self, t: Emitter, name: str):
+    def __init__(self, t: Emitter, name: str, given: list[Tensor]):
         super().__init__()
         self.t, self.name = t, name
+        self.given = set(map(id, given))  # the operands
         self.start()
 
     def start(self) -> None:
@@ -175,6 +177,8 @@ class MetaOps(private.DispatchMode):
         """Note tensors from outside of the operation."""
         for x in given:
             if id(x) not in self.inputs:
+                if id(x) not in self.given:
+                    self.t.ledger.enter_constant(x)
                 self.inputs[id(x)] = x
                 self.lent.add(self.t.ledger.address(x))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from types import FrameType
 from typing import Any
 
@@ -54,6 +55,52 @@ class DispatchMode(TorchDispatchMode):
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False  # else torch wraps `__torch_dispatch__`, whose first call then imports the compiler: a second
+
+
+def hide(mode: DispatchMode) -> bool:
+    """Take a mode off the stack, if it is on top; `show` puts it back. A context manager would take longer than a rule."""
+    count = torch._C._len_torch_dispatch_stack()
+    if not count or torch._C._get_dispatch_stack_at(count - 1) is not mode:
+        return False
+    torch._C._pop_torch_dispatch_stack(None)
+    return True
+
+
+def show(mode: DispatchMode) -> None:
+    torch._C._push_on_torch_dispatch_stack(mode)
+
+
+def unoptimized() -> AbstractContextManager[None]:
+    """Scripted code runs as it was written: torch does not export this name from `torch.jit`, though it documents it."""
+    return torch.jit.optimized_execution(False)  # pyright: ignore[reportPrivateImportUsage]
+
+
+# Calls no function mode: what a dispatch mode runs for another would come back to it.
+no_function_modes = torch._C.DisableTorchFunction
+# What torch makes of a tensor that Python has made: no work.
+NOTHING = {torch.ops.aten.lift_fresh.default, torch.ops.aten.detach.default, torch.ops.aten.alias.default}
+
+
+# Where operators are written in Python: what they call there is no operation of the forward.
+KERNELS = ("torch._meta_registrations", "torch._decomp", "torch._refs", "torch._prims", "torch._inductor")
+
+
+def is_within_kernel(frame: FrameType | None) -> bool:
+    """Whether an operator's Python code is running, as far as torch's own frames go up."""
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if not name.startswith("torch."):
+            return False
+        if name.startswith(KERNELS):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def refuses_subclass(error: BaseException | None) -> bool:
+    """Whether torch could not make a tensor of a subclass, by its plain constructor: under any dispatch mode it wants an
+    object that Python does not know yet (torch.nn.attention.bias)."""
+    return isinstance(error, RuntimeError) and "already associated to a python object" in str(error)
 
 
 def is_composite(operator: Any) -> bool:

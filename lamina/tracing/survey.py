@@ -8,7 +8,6 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from lamina.errors import InputError
 from lamina.tracing import private
 from lamina.workload import Part, Weight
 
@@ -65,6 +64,11 @@ def survey(module: Any) -> Survey:
     )
 
 
+def type_name(module: nn.Module) -> str:
+    """The name of its class; of a scripted one that of what it was made from."""
+    return module.original_name if isinstance(module, torch.jit.ScriptModule) else type(module).__name__
+
+
 def _places(root: nn.Module) -> dict[int, Place]:
     """Every module once, parents first. A compiled one stands where its original does."""
     places: dict[int, Place] = {}
@@ -73,12 +77,9 @@ def _places(root: nn.Module) -> dict[int, Place]:
         path, module = waiting.pop()
         if id(module) in places:
             continue
-        if isinstance(module, torch.jit.ScriptModule):
-            where = path or "the module"
-            raise InputError(f"{where} is scripted, which hides its operators: trace what it was made from")
         children = list(module.named_children())
         leaf = module is not root and all(isinstance(child, (nn.ParameterList, nn.ParameterDict)) for _, child in children)
-        places[id(module)] = Place(path, type(module).__name__, leaf, module)
+        places[id(module)] = Place(path, type_name(module), leaf, module)
         compiled, prefix = private.is_compiled(module), f"{path}." if path else ""
         waiting += [(path if compiled else prefix + name, child) for name, child in reversed(children)]
     return places

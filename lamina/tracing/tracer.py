@@ -3,8 +3,9 @@
 Two levels. A function mode (`TorchFunctionMode`) sees operations as people write them and asks `rules` for their shapes:
 the commonest never reach a kernel. What has no rule runs on the meta device under a dispatch mode (`meta_ops`), which
 counts its operators; together they are one layer. Functions that torch writes in Python are opened: what they call is
-seen in its turn. torch's global module hooks say which module is being called. Nothing is left on the module, and other
-threads are not seen.
+seen in its turn. torch's global module hooks say which module is being called. Operators that no function of torch has
+called, those of scripted functions, reach a dispatch mode below. Nothing is left on the module; of other threads only what
+they are given of this trace is seen.
 
 `survey` says what the module has, `ledger` knows the tensors and how long they live, `emitter` collects the layers.
 """
@@ -27,7 +28,7 @@ from torch.overrides import TorchFunctionMode
 
 from lamina.errors import InputError, LaminaError
 from lamina.operators import ShapeError
-from lamina.tracing import blame, custom, meta_ops, private, rules, values
+from lamina.tracing import blame, custom, meta_ops, outside, private, rules, values
 from lamina.tracing.emitter import Emitter
 from lamina.tracing.ledger import Ledger
 from lamina.tracing.restore import restored
@@ -47,26 +48,58 @@ def trace(module: Callable[..., Any], *inputs: Any, name: str | None = None, **k
     its kind (ValueError, TypeError, RuntimeError), and otherwise a `LaminaError`.
     """
     module = private.original(module)
+    name = name or type(module).__name__
     with _no_collection(), _turn(module):
-        return Tracer(module).run(inputs, kwargs, name or type(module).__name__)
+        try:
+            return Tracer(module).run(inputs, kwargs, name)
+        except InputError as error:
+            if not private.refuses_subclass(error.__cause__):
+                raise
+        return Tracer(module, watch=False).run(inputs, kwargs, name)
 
 
-_current = threading.local()  # .tracer: the innermost trace of this thread
+class Escapes(private.DispatchMode):
+    """Hands the operators that no function of torch has called, those of scripted functions, to the trace."""
+
+    def __init__(self, tracer: "Tracer"):
+        super().__init__()
+        self.tracer = weakref.proxy(tracer)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        with private.no_function_modes():
+            if func in private.NOTHING:
+                return self.tracer.pass_on(func, args, kwargs or {})
+            return self.tracer.__torch_function__(func, types, args, kwargs)
+
+
+class Current(threading.local):
+    """Of each thread: its innermost trace, and if that began in another thread the modes that it entered here."""
+
+    tracer: "Tracer | None" = None
+    follows: ExitStack | None = None
+
+
+_current = Current()
 
 
 class Tracer(TorchFunctionMode):
     """One trace: the call of the module, and what is done with each function of torch that it calls."""
 
-    def __init__(self, module: Any):
+    def __init__(self, module: Any, watch: bool = True):
+        """`watch`: whether what scripted functions do is seen."""
         super().__init__()
         self.module = module
         self.survey = survey(module)
-        self.ledger = Ledger(self.survey)
+        called = self.called = [module]  # and its arguments
+        self.ledger = Ledger(self.survey, lambda: outside.tensors(*called))
         self.emitter = Emitter(module, self.survey, self.ledger)
-        self.opened: list[Any] = []  # functions of torch whose Python is running
+        self.escapes = Escapes(self) if watch else None
+        self.lock = threading.RLock()  # threads of the forward's own take turns, an operation each
+        self.closed = False
         self.undo: list[tuple[Any, torch.Tensor, Any]] = []  # attributes of tensors that the forward set: setter, tensor, value
 
     def run(self, inputs: Sequence[Any], kwargs: Mapping[str, Any], name: str) -> Workload:
+        self.called += inputs, kwargs
         entered: dict[int, torch.Tensor] = {}  # by the id of what was given: a tensor that is given twice stays one
 
         def enter(value: torch.Tensor) -> torch.Tensor:
@@ -78,7 +111,7 @@ class Tracer(TorchFunctionMode):
         given = len(self.ledger.tensors)
         self.ledger.layer = 0
         try:
-            with self._surroundings(), self:
+            with self._surroundings(), self._modes():
                 result = self.module(*args, **options)
         except LaminaError:
             raise
@@ -86,8 +119,11 @@ class Tracer(TorchFunctionMode):
             where = self.emitter.where(blame.raising_module(error.__traceback__))
             raise blame.explained(error, where, self.module, inputs, kwargs) from error
         finally:
+            self.closed = True
             self.ledger.close()
-        records = self.ledger.records(values.tensors(result))
+        results = values.tensors(result)
+        self.ledger.note_results(results)
+        records = self.ledger.records(results)
         return Workload(
             name=name,
             mode="train" if isinstance(self.module, nn.Module) and self.module.training else "eval",
@@ -129,7 +165,7 @@ class Tracer(TorchFunctionMode):
     def _module_hooks(self) -> Iterator[None]:
         """Global hooks say which module is called. They are called in every thread, and for the modules that an outer trace
         and one within it call: each trace listens to its own."""
-        outer = getattr(_current, "tracer", None)
+        outer = _current.tracer
         _current.tracer = self
         before = register_module_forward_pre_hook(self._before)
         after = register_module_forward_hook(self._after, always_call=True)
@@ -140,18 +176,40 @@ class Tracer(TorchFunctionMode):
             after.remove()
             _current.tracer = outer
 
+    def _modes(self) -> ExitStack:
+        """Entered, and left by whoever closes it."""
+        with ExitStack() as stack:
+            if self.escapes:
+                stack.enter_context(self.escapes)
+                stack.enter_context(private.unoptimized())  # scripted code as it was written
+            stack.enter_context(self)
+            return stack.pop_all()
+
     def _before(self, module: nn.Module, args: Any) -> None:
-        if getattr(_current, "tracer", None) is self and not private.is_compiled(module):
+        if private.is_compiled(module):
+            return
+        if _current.tracer is None and any(map(self.ledger.is_traced, values.tensors(args))):
+            _current.tracer, _current.follows = self, self._modes()  # a thread of the forward's own
+        if _current.tracer is self:
             self.emitter.enter(module)
 
     def _after(self, module: nn.Module, args: Any, result: Any) -> None:
-        if getattr(_current, "tracer", None) is self and not private.is_compiled(module):
+        if _current.tracer is self and not private.is_compiled(module):
             self.emitter.leave(module)
+            if _current.follows and not self.emitter.is_within():
+                _current.follows.close()
+                _current.tracer = _current.follows = None
 
     # ---- operations -------------------------------------------------------------------------------------------------
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if self.closed:  # a thread that the forward has not waited for
+            return func(*args, **kwargs)
+        if self.escapes is None and private.is_within_kernel(sys._getframe(1)):  # a part of what escapes
+            return func(*args, **kwargs)
+        hidden = self.escapes if self.escapes and private.hide(self.escapes) else None
+        self.lock.acquire()
         try:
             if func in custom.RULES:
                 return custom.apply(self.emitter, func, args, kwargs)
@@ -165,6 +223,16 @@ class Tracer(TorchFunctionMode):
             return self._without_rule(func, args, kwargs)
         except ShapeError as error:
             raise InputError(f"{self.emitter.where()}: {error}") from error
+        finally:
+            self.lock.release()
+            if hidden:
+                private.show(hidden)
+
+    def pass_on(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What is the same tensor again: scripted functions detach what they were given, and set gradients up themselves."""
+        result = func(*args, **kwargs)
+        self.ledger.alias(result, args[0])
+        return result
 
     def _without_rule(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if isinstance(func, MethodWrapperType):  # reading or writing an attribute, as a mode sees it
@@ -174,16 +242,17 @@ class Tracer(TorchFunctionMode):
             return func(*args)
         if func is private.set_grad_enabled:
             if args[0] or torch.is_grad_enabled():  # else it was off already: within a custom function's forward
-                self.emitter.differentiates = bool(args[0])
+                self.emitter.thread.differentiates = bool(args[0])
             return func(*args)
-        opened = _opened(func) if func not in self.opened else None  # Tensor's Python methods call themselves
+        running = self.emitter.thread.opened
+        opened = _opened(func) if func not in running else None  # Tensor's Python methods call themselves
         if opened is not None:
-            self.opened.append(func)
+            running.append(func)
             try:
                 with self:
                     return opened(*args, **kwargs)
             finally:
-                self.opened.pop()
+                running.pop()
         with torch.no_grad():
             return meta_ops.run(self.emitter, func, args, kwargs)
 
