@@ -6,10 +6,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PARITY := .parity
 MAPPING := .mapping
+SERVING := .serving
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format build parity peers mapping versions mutate
+.PHONY: help demo test lint format build parity peers mapping serving versions mutate
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -50,6 +51,9 @@ peers: $(PARITY)/peers.stamp ## count beside six other counters, timm's and torc
 mapping: $(MAPPING)/mapping.stamp ## find mappings beside zigzag-dse, in .mapping
 	$(BIN)/python benchmarks/mapping.py --peers
 
+serving: $(SERVING)/serving.stamp ## load the server, and LitServe in .serving beside it
+	$(BIN)/python benchmarks/serving.py --peers
+
 versions: ## run the tests of counting on the oldest, the tested and the newest torch, each in .versions
 	TORCH_INDEX=$(TORCH_INDEX) $(PYTHON) tests/versions.py
 
@@ -84,6 +88,12 @@ $(PARITY)/peers.stamp: $(PARITY)/parity.stamp
 	$(PARITY)/bin/python -m pip install --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
 		torch==2.14.1 fvcore==0.1.5.post20221221 ptflops==0.7.5 thop==0.1.1.post2209072238 torchinfo==1.8.0 calflops==0.3.2 \
 		onnx pytest
+	@touch $@
+
+$(SERVING)/serving.stamp: Makefile $(VENV)/dev.stamp
+	$(PYTHON) -m venv $(SERVING)
+	$(SERVING)/bin/python -m pip install --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
+		torch==2.13.0 litserve==0.2.19 'ray[serve]==2.60.0' -e '.[serve]'
 	@touch $@
 
 $(MAPPING)/mapping.stamp: Makefile $(VENV)/core.stamp

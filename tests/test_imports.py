@@ -96,9 +96,15 @@ TABLE = {
         lamina=("lamina.zoo", "lamina.weights", "lamina.tracing", "lamina.cost", "lamina.train"), third=("torch", "msgspec")
     ),
     "lamina.report": Row(third=("rich", "matplotlib", "jinja2")),
-    "lamina.serve": Row(),
     # The page and its document need no server; the routes and the live runs behind them do.
     "lamina.serve.explorer": Row(lamina=("lamina.cost", "lamina.hardware", "lamina.report", "lamina.zoo")),
+    # Networks with their weights come from `lamina.infer`; images are decoded by `lamina.data`, as everywhere.
+    "lamina.serve": Row(
+        lamina=("lamina.sources", "lamina.cost", "lamina.infer", "lamina.hardware", "lamina.report", "lamina.data.image"),
+        third=("starlette", "uvicorn", "prometheus_client", "anyio", "msgspec", "numpy", "torch"),
+    ),
+    "lamina.serve.models": Row(lamina=("lamina.infer", "lamina.weights.ctranslate2"), third=("numpy", "torch")),
+    "lamina.serve.ray_serve": Row(third=("ray",)),
     "lamina.lecture": Row(lamina=ANY, third=CORE, never=("lamina.cli",)),
     "lamina.cli": Row(lamina=ANY, third=CORE),
 }

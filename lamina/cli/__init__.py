@@ -21,6 +21,7 @@ from lamina.cli import (
     listing,
     roofline,
     run,
+    serve,
     show,
     table,
     train,
@@ -51,6 +52,7 @@ app.command("translate")(translate.translate)
 app.command("bench")(bench.bench)
 app.command("export")(export.export)
 app.command("train")(train.train)
+app.command("serve")(serve.serve)
 app.command("eval")(evaluate.evaluate)
 app.command("grow")(grow.grow)
 app.command("shrink")(grow.shrink)

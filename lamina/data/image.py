@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 import numpy as np
@@ -76,14 +76,15 @@ class ImageSpec:
             raise InputError(f"image {place.rstrip('`')}: {text.replace('Expected', 'expected')}") from error
 
 
-def decode(path: str | Path, channels: str = "RGB") -> Image.Image:
-    """The image at `path` in mode RGB or L, upright, with transparency laid over white (over black in mode L)."""
+def decode(path: str | Path | BinaryIO, channels: str = "RGB", limit: int = MAX_PIXELS) -> Image.Image:
+    """The image at `path`, or in an open file, of at most `limit` pixels, in mode RGB or L, upright, with transparency laid
+    over white (over black in mode L)."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
             file = Image.open(path, formats=FORMATS)
         with file:
-            if file.width * file.height > MAX_PIXELS:
+            if file.width * file.height > limit:
                 raise Image.DecompressionBombError
             image = ImageOps.exif_transpose(file)  # a loaded copy
     except FileNotFoundError:
@@ -91,7 +92,7 @@ def decode(path: str | Path, channels: str = "RGB") -> Image.Image:
     except IsADirectoryError:
         raise LaminaError(f"{path} is a folder, not an image") from None
     except Image.DecompressionBombError:
-        raise LaminaError(f"{path} has more than {MAX_PIXELS:,} pixels: scale it down first") from None
+        raise LaminaError(f"{path} has more than {limit:,} pixels: scale it down first") from None
     except Image.UnidentifiedImageError:
         raise LaminaError(f"{path} is not an image in a format Lamina reads ({', '.join(FORMATS)})") from None
     except (OSError, ValueError, SyntaxError, EOFError) as error:
@@ -105,9 +106,9 @@ def decode(path: str | Path, channels: str = "RGB") -> Image.Image:
     return image.convert("L" if channels == "L" else "RGB")
 
 
-def prepare(path: str | Path, spec: ImageSpec) -> Tensor:
-    """The image at `path` as the network takes it: (C, size, size), float32."""
-    image = decode(path, spec.channels)
+def prepare(path: str | Path | BinaryIO, spec: ImageSpec, limit: int = MAX_PIXELS) -> Tensor:
+    """The image at `path`, or in an open file, as the network takes it: (C, size, size), float32."""
+    image = decode(path, spec.channels, limit)
     inner = spec.inner
     filter = Image.Resampling.BICUBIC if spec.interpolation == "bicubic" else Image.Resampling.BILINEAR
     side = spec.resize or inner
