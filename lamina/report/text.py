@@ -194,7 +194,12 @@ def network(out: Console, document: Document, workload: Workload, stages: Sequen
         out.print(table.table(("published", "value", "protocol", "source"), rows, left=("protocol", "source")))
     if document["weights"]:
         rows = [
-            (w["tag"], w["source"], str(w.get("top1", "")), w.get("file") or w.get("url") or w.get("hub", "a file of your own"))
+            (
+                w["tag"],
+                w["source"],
+                str(w.get("top1") or ""),
+                w.get("file") or w.get("url") or w.get("hub", "a file of your own"),
+            )
             for w in document["weights"]
         ]
         out.print(table.table(("weights", "source", "top-1 %", "where"), rows, left=("source", "where")))

@@ -277,20 +277,35 @@ def _value(table: Mapping[str, Any], path: str) -> Any:
     return value
 
 
-def difference(there: Recipe, here: Recipe) -> str:
-    """The first key whose value differs, as in "optimizer.lr is 0.1 there and 0.2 here"."""
+def flat(recipe: Recipe) -> dict[str, Any]:
+    """Every value by its key, as `--set` has them."""
 
-    def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    def walk(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key, value in table.items():
-            found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+            found |= walk(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
         return found
 
-    old, new = flat(msgspec.to_builtins(there)), flat(msgspec.to_builtins(here))
+    return walk(msgspec.to_builtins(recipe))
+
+
+def difference(there: Recipe, here: Recipe) -> str:
+    """The first key whose value differs, as in "optimizer.lr is 0.1 there and 0.2 here"."""
+    old, new = flat(there), flat(here)
     for key in old | new:
         if old.get(key) != new.get(key):
             return f"{key} is {old.get(key)} there and {new.get(key)} here"
     return ""
+
+
+def origin(recipe: Recipe) -> tuple[str, dict[str, Any]]:
+    """The recipe of Lamina's that this one is nearest to, and what it has otherwise, by key; texts (`about`) aside."""
+    own, found = flat(recipe), dict[str, dict[str, Any]]()
+    for name in names():
+        other = flat(read(name))
+        found[name] = {k: own.get(k) for k in other | own if other.get(k) != own.get(k) and k != "about" and "mark" not in k}
+    nearest = min(found, key=lambda name: len(found[name]))
+    return nearest, found[nearest]
 
 
 def dump(recipe: Recipe) -> str:

@@ -248,20 +248,31 @@ def test_show_prints_where_shipped_weights_are_from(name, ok):
     made = json.loads(metadata.get("provenance", "{}"))
     assert found["commit_of"] == ("training" if made else "stamping")
     assert found["commit"] == made.get("commit", metadata.get("commit"))
-    line = next(line for line in ok(f"show {name}").splitlines() if line.startswith(file.path.name))
-    assert f"{json.loads(metadata['result'])[measure]:.2f}" in line and f"seed {metadata['seed']}" in line
-    assert ("not recorded" in line) == (not made) and found["commit"][:12] in line
+    shown = ok(f"show {name}").split(f"\n{file.path.name}\n")[1]
+    assert f"{json.loads(metadata['result'])[measure]:.2f}" in shown and f"seed {metadata['seed']}" in shown
+    assert ("not recorded" in shown) == (not made) and found["commit"][:12] in shown
+    # The recipe by its name, and what it was changed to; of text also the result on what training has not seen.
+    recipes = {"lenet5": "lenet5_mnist", "resnet20_cifar": "resnet20_cifar10", "vit_mnist": "vit_mnist"}
+    recipe = recipes.get(name, "transformer_de_en_tatoeba with data=tatoeba")
+    assert f"recipe  {recipe}, seed" in shown
+    for file_name, digest in made.get("data_sha256", {}).items():
+        assert f"{file_name} {digest[:8]}" in shown
+    assert ("60.46 on the 614" in shown) == (name == "transformer_de_en")
+    assert [row.get("top1") for row in json.loads(ok(f"show {name} --json"))["weights"] if "file" in row] == [
+        json.loads(metadata["result"]).get("top1")
+    ]
+    assert ("held out for validation" in shown) == (name in ("resnet20_cifar", "transformer_de_en"))
 
 
 def test_a_recorded_commit_is_told_from_a_stamped_one(tmp_path):
-    from lamina.weights.provenance import provenance, sentence
+    from lamina.weights.provenance import lines, provenance
 
     made = {"commit": "a" * 40, "dirty": True}
     metadata = {"data": "mnist", "seed": "1", "epochs": "2", "torch": "2.13.0", "commit": "b" * 40}
     save_file({"x": torch.zeros(1)}, tmp_path / "new.safetensors", metadata | {"provenance": json.dumps(made)})
     found = provenance(tmp_path / "new.safetensors")
     assert (found["commit"], found["commit_of"], found["dirty"]) == ("a" * 40, "training", True)
-    assert sentence(found).endswith("commit aaaaaaaaaaaa with changes")
+    assert lines(found)[-1] == "  code    commit aaaaaaaaaaaa with changes, torch 2.13.0"
 
 
 def test_shipped_weights_are_small():
