@@ -10,7 +10,7 @@ SERVING := .serving
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format build parity peers mapping serving versions mutate
+.PHONY: help demo test lint format build results parity peers mapping serving versions mutate
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -39,6 +39,9 @@ format: $(VENV)/dev.stamp ## mend style and format
 build: $(VENV)/dev.stamp ## build the wheel and the source archive into dist/
 	$(BIN)/python -m build
 
+results: $(VENV)/dev.stamp ## write README, docs and cards, every figure from its record or counted (ADOPT=1: keep edits made in them)
+	$(BIN)/python docs/results.py $(if $(ADOPT),--adopt)
+
 parity: $(PARITY)/parity.stamp ## compare with torchvision, timm and transformers, in .parity (another torch, 6 GB)
 	$(PARITY)/bin/python benchmarks/parity.py
 
@@ -47,6 +50,7 @@ peers: $(PARITY)/peers.stamp ## count beside six other counters, timm's and torc
 	$(PARITY)/bin/python -W ignore benchmarks/cost_conformance.py
 	$(PARITY)/bin/python -W ignore benchmarks/cost_speed.py
 	$(PARITY)/bin/python -W ignore benchmarks/timm_counts.py
+	$(PARITY)/bin/python -m tests.zoo.real_counts --check
 
 mapping: $(MAPPING)/mapping.stamp ## find mappings beside zigzag-dse, in .mapping
 	$(BIN)/python benchmarks/mapping.py --peers
