@@ -10,7 +10,7 @@ SERVING := .serving
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format build results parity peers mapping serving versions mutate
+.PHONY: help demo test lint format build web results parity peers mapping serving versions mutate
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -41,6 +41,13 @@ build: $(VENV)/dev.stamp ## build the wheel and the source archive into dist/
 
 results: $(VENV)/dev.stamp ## write README, docs and cards, every figure from its record or counted (ADOPT=1: keep edits made in them)
 	$(BIN)/python docs/results.py $(if $(ADOPT),--adopt)
+
+web: web/node_modules/.package-lock.json ## check and build the explorer's page from web/ (needs node; what it builds is committed)
+	cd web && npm run check && npm run build
+
+web/node_modules/.package-lock.json: web/package.json web/package-lock.json
+	cd web && npm ci --no-audit --no-fund
+	@touch $@
 
 parity: $(PARITY)/parity.stamp ## compare with torchvision, timm and transformers, in .parity (another torch, 6 GB)
 	$(PARITY)/bin/python benchmarks/parity.py

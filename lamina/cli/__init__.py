@@ -14,6 +14,7 @@ from lamina.cli import (
     demo,
     diagnose,
     evaluate,
+    explore,
     export,
     fit,
     grow,
@@ -45,6 +46,7 @@ app.command("table")(table.table)
 app.command("lecture")(lecture.lecture)
 app.command("cost")(cost.cost)
 app.command("compare")(compare.compare)
+app.command("explore")(explore.explore)
 app.command("fit")(fit.fit)
 app.command("roofline")(roofline.roofline)
 app.command("run")(run.run)
