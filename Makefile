@@ -10,7 +10,7 @@ SERVING := .serving
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format build web results parity peers mapping serving versions mutate
+.PHONY: help demo test lint format build docs web results parity peers mapping serving versions mutate
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -49,6 +49,9 @@ web/node_modules/.package-lock.json: web/package.json web/package-lock.json
 	cd web && npm ci --no-audit --no-fund
 	@touch $@
 
+docs: $(VENV)/docs.stamp ## build the documentation into docs/_site, its notebooks run
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_site
+
 parity: $(PARITY)/parity.stamp ## compare with torchvision, timm and transformers, in .parity (another torch, 6 GB)
 	$(PARITY)/bin/python benchmarks/parity.py
 
@@ -86,6 +89,10 @@ $(VENV)/core.stamp: pyproject.toml constraints.txt $(VENV)/torch.stamp
 
 $(VENV)/dev.stamp: pyproject.toml constraints.txt $(VENV)/torch.stamp
 	$(INSTALL) -e '.[dev]'
+	@touch $(VENV)/core.stamp $@
+
+$(VENV)/docs.stamp: pyproject.toml constraints.txt $(VENV)/torch.stamp
+	$(INSTALL) -e '.[docs]'
 	@touch $(VENV)/core.stamp $@
 
 # Those libraries need another torch than the tested one, so the constraints do not hold here.

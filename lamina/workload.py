@@ -3,10 +3,13 @@
 Counting convention: a MAC is one multiply-accumulate of a convolution, a linear layer or a matrix product (attention's two
 included); no bias, norm, activation, pooling; 1 MAC = 2 FLOPs. Parameters are weights, biases and the scale and shift of
 norms; running statistics are buffers.
+
+One file of over 400 lines: the records are made of each other, and are read together.
 """
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from html import escape
 from itertools import accumulate
 from typing import Any, Literal, TypeVar
 
@@ -353,6 +356,14 @@ class Workload(Record, frozen=True):
         lines += [f"assumed: {text}" for text in self.assumptions]
         lines += [f"not counted, no rule: {u.op} in {u.layer}" for u in self.coverage.unknown]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """The same in a notebook, with a row for each top-level module."""
+        totals = {**self.by("module"), "total": self.total()}
+        rows = [(escape(name), *(f"{n:,}" for n in (t.parameters, t.macs, t.activations))) for name, t in totals.items()]
+        lines = [f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in rows]
+        head = "<tr><th>module</th><th>parameters</th><th>MACs</th><th>activations</th></tr>"
+        return f"<p>{escape(str(self)).replace(chr(10), '<br>')}</p><table>{head}{''.join(lines)}</table>"
 
 
 def unique(items: Iterable[T]) -> tuple[T, ...]:
