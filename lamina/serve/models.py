@@ -75,8 +75,8 @@ class Arrays:
         )
 
     def _rows_are_apart(self) -> bool:
-        """Whether a batch of two is answered by two rows."""
-        return all(y.ndim and len(y) == 2 for y in self.run([self.example(2)])[0])
+        """Whether batches of two and of three are answered by as many rows."""
+        return all(y.ndim and len(y) == rows for rows in (2, 3) for y in self.run([self.example(rows)])[0])
 
     def example(self, rows: int) -> list[Array]:
         return [np.concatenate([x] * rows) if self.batches else x for x in self._example]

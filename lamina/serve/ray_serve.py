@@ -51,7 +51,8 @@ def deploy(
     except KeyboardInterrupt:
         pass
     except Exception as error:  # Ray's own share no class
-        raise LaminaError(f"Ray Serve does not start: {first_line(error)}") from error
+        text = f"Ray Serve does not start: {first_line(error)} Without --ray a network that does not load says why"
+        raise LaminaError(text) from error
     finally:
         serve.shutdown()  # each replica finishes what it has accepted
         ray.shutdown()

@@ -1,6 +1,7 @@
 """Triton's model repositories: the configuration as Triton's own schema reads it, and the file beside the running server."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from google.protobuf import text_format
 from tritonclient import http as triton
 from tritonclient.grpc import model_config_pb2 as schema
 
+import lamina
 from lamina.errors import LaminaError
 from lamina.serve import triton as repository
 from lamina.serve.models import wanted
@@ -38,12 +40,24 @@ def test_the_repository_answers_as_the_server_does(ok, tmp_path):
     session = onnxruntime.InferenceSession(str(tmp_path / "vit_mnist/1/model.onnx"), providers=["CPUExecutionProvider"])
     images = np.random.default_rng(0).standard_normal((4, 1, 28, 28), np.float32)
     (ours,) = session.run([y.name], {x.name: images})
-    with serving(*wanted(["vit_mnist"], threads=1)) as server:
+    with serving(*wanted(["vit_mnist", f"file={tmp_path}/vit_mnist/1/model.onnx"], threads=1)) as server:
         client = triton.InferenceServerClient(f"127.0.0.1:{server.port}")
         given = triton.InferInput(x.name, list(images.shape), "FP32")
         given.set_data_from_numpy(images)
         theirs = client.infer("vit_mnist", [given]).as_numpy(y.name)
+        file = client.get_model_metadata("file")
+        of_file = client.infer("file", [given]).as_numpy(y.name)
+        digit = (Path(lamina.__file__).parent / "data/digits/7_00.png").read_bytes()
+        label = server.ask("POST", "/images/file?top=1", digit)[1][0]["predictions"][0]["label"]
         client.close()
+    assert file == {
+        "name": "file",
+        "versions": ["1"],
+        "platform": "lamina_onnxruntime",
+        "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 1, 28, 28]}],
+        "outputs": [{"name": "output", "datatype": "FP32", "shape": [-1, 10]}],
+    }
+    assert np.abs(of_file - ours).max() < 1e-6 and label == "7"
     assert np.abs(ours - theirs).max() < 1e-4 * np.abs(theirs).max()
 
 
