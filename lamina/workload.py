@@ -26,6 +26,8 @@ Kind = Literal[
     "conv", "linear", "matmul", "norm", "activation", "softmax", "pool", "elementwise", "embedding", "copy", "view", "other"
 ]  # fmt: skip
 
+Device = Literal["cpu", "cuda"]  # where eager execution is imagined
+
 # Bytes of one element; names are torch's, without "torch.". Types of less than a byte are packed.
 DTYPE_BYTES: dict[str, float] = {
     "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "complex64": 8, "complex128": 16, "int64": 8, "int32": 4,
@@ -235,6 +237,9 @@ class Workload(Record, frozen=True):
     `attention` says how causal attention is counted: "dense", or "causal" for the pairs that the mask leaves.
     `assumptions` are what the trace took for granted where values that it cannot know decide.
 
+    `device` is where eager execution is imagined: its kernels decide what is kept for the backward pass, and what they need
+    beside their results.
+
     `lifetimes` are those of eager execution ("eager": a storage is freed when its last reference goes) or those of the
     last use in the graph ("last use", for ONNX); the network's inputs are held by the caller throughout.
     """
@@ -251,6 +256,7 @@ class Workload(Record, frozen=True):
     buffer_bytes: int = 0
     attention: Literal["dense", "causal"] = "dense"
     assumptions: tuple[str, ...] = ()
+    device: Device = "cpu"
 
     def total(self, layers: Iterable[Layer] | None = None) -> Totals:
         """The sums over `layers`, by default over the whole network (whose parameters include unused ones)."""
@@ -401,6 +407,7 @@ class _Document(Record, frozen=True):
     buffer_bytes: int
     attention: Literal["dense", "causal"]
     assumptions: tuple[str, ...]
+    device: Device
     tensors: tuple[Tensor, ...]
 
 

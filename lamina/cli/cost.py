@@ -20,6 +20,7 @@ def cost(
     dtype: options.Dtype = None,
     past: options.Past = 0,
     causal: options.Causal = "dense",
+    device: options.Eager = "cpu",
     strict: options.Strict = False,
     training: options.Training = False,
     optimizer: options.Optimizer = "adamw",
@@ -44,7 +45,7 @@ def cost(
     form = output.form(csv, json)
     _check_tables(view, explain, sweep, fit_under)
     within = limits.parse({"--max-macs": max_macs, "--max-params": max_params, "--max-memory": max_memory})
-    net = network.find(model, input or (), dtype, past, causal == "exact")
+    net = network.find(model, input or (), dtype, past, causal == "exact", device)
     step = Step(training, optimizer, master)
     if sweep:
         return _sweep(net, sweep, step, plot, form)

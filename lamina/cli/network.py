@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from lamina import units
 from lamina.cost import causal, sweep
 from lamina.errors import InputError
-from lamina.workload import Workload
+from lamina.workload import Device, Workload
 
 if TYPE_CHECKING:
     from lamina.sources import Source
@@ -48,6 +48,7 @@ class Network:
     dtype: str | None = None
     past: int = 0
     causal: bool = False
+    device: Device = "cpu"
 
     @property
     def sizes(self) -> dict[str, Shape]:
@@ -75,7 +76,7 @@ class Network:
         says against its input is an `InputError` of one line."""
         inputs: Mapping[str | None, Shape] = self.inputs if sizes is None else dict(sizes)  # type: ignore[arg-type]
         dtype = DTYPES[self.dtype] if self.dtype else None
-        workload = self.source.workload(inputs, dtype, self.past, self.name, training)
+        workload = self.source.workload(inputs, dtype, self.past, self.name, training, self.device)
         return causal.exact(workload) if self.causal else workload
 
     def resized(self, axis: sweep.Axis, size: int) -> dict[str, Shape]:
@@ -106,7 +107,14 @@ class Network:
         return bool(self.sizes) and self.is_tokens(next(iter(self.sizes)))
 
 
-def find(model: str, inputs: Sequence[str] = (), dtype: str | None = None, past: int = 0, causal: bool = False) -> Network:
+def find(
+    model: str,
+    inputs: Sequence[str] = (),
+    dtype: str | None = None,
+    past: int = 0,
+    causal: bool = False,
+    device: Device = "cpu",
+) -> Network:
     """The network that MODEL names, with its default input where none is given."""
     from lamina.sources import resolve
 
@@ -117,7 +125,7 @@ def find(model: str, inputs: Sequence[str] = (), dtype: str | None = None, past:
             if place >= len(names):
                 raise InputError(f"{model}: {place + 1} inputs, and it takes {', '.join(names)}")
             shapes[names[place]] = shape
-    return Network(model, source, shapes, dtype, past, causal)
+    return Network(model, source, shapes, dtype, past, causal, device)
 
 
 def with_heads(net: Network) -> Workload | None:

@@ -69,6 +69,10 @@ Causal = Annotated[
     Literal["dense", "exact"],
     typer.Option("--causal", help="Causal attention: the whole square, or what the mask leaves."),
 ]
+Eager = Annotated[
+    Literal["cpu", "cuda"],
+    typer.Option("--device", help="Whose eager execution memory is that of: attention with dropout is fused on cuda only."),
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Fail if an operator has no rule.")]
 Training = Annotated[bool, typer.Option("--training", help="Trace in training mode, and report the memory of a training step.")]
 Optimizer = Annotated[

@@ -6,18 +6,18 @@ from collections.abc import Iterable
 from functools import cache
 
 from lamina.tracing.tracer import trace
-from lamina.workload import Layer, Workload
+from lamina.workload import Device, Layer, Workload
 from lamina.zoo import registry
 
 NETWORKS = {"LeNet-5": "lenet5", "AlexNet": "alexnet", "VGG-16": "vgg16", "GoogLeNet": "googlenet", "ResNet-50": "resnet50"}
 
 
 @cache
-def workload(name: str, train: bool = False, batch: int = 1, **changes: object) -> Workload:
+def workload(name: str, train: bool = False, batch: int = 1, device: Device = "cpu", **changes: object) -> Workload:
     """The network `name` traced on its own input."""
     module = registry.build(name, device="meta", **changes).train(train)
     inputs = (t.expand(batch, *t.shape[1:]).clone() for t in registry.example(name))
-    return trace(module, *inputs, name=name)
+    return trace(module, *inputs, name=name, device=device)
 
 
 def is_connected_fully(layer: Layer) -> bool:
@@ -76,8 +76,8 @@ def connections(lenet: Workload) -> int:
 
 
 def training_bytes(name: str, batch: int, **changes: object) -> int:
-    """What a step of SGD with momentum holds in fp32: weights, gradients, momentum, input, saved activations."""
-    work = workload(name, train=True, batch=batch, **changes)
+    """What a step of SGD with momentum holds on a GPU in fp32: weights, gradients, momentum, input, saved activations."""
+    work = workload(name, train=True, batch=batch, device="cuda", **changes)
     return 3 * sum(w.bytes for w in work.weights) + work.saved_bytes + sum(t.bytes for t in work.inputs)
 
 

@@ -39,7 +39,17 @@ from lamina.operators.arithmetic import (
     times,
     vector_norm_ops,
 )
-from lamina.operators.backward import KEEPS, KEPT_IN_PLACE, attention_kept, dropout_kept, recurrent_kept, statistics_kept
+from lamina.operators.backward import (
+    KEEPS,
+    KEPT_IN_PLACE,
+    SEED_KEPT,
+    attention_kept,
+    cell_kept,
+    dropout_kept,
+    onednn_lstm_kept,
+    recurrent_kept,
+    statistics_kept,
+)
 from lamina.operators.nests import (
     Operands,
     attention,
@@ -62,6 +72,7 @@ from lamina.operators.shapes import (
     batched_copy,
     broadcast,
     copied,
+    elementwise_strides,
     folded_copy,
     per_axis,
     pooling,
@@ -73,12 +84,13 @@ from lamina.operators.shapes import (
 )
 
 __all__ = [
-    "ACTIVATIONS", "CUMULATIVE", "ELEMENTWISE", "GATES", "KEEPS", "KEPT_IN_PLACE", "REDUCTIONS", "Operands", "Padding",
-    "Shape", "ShapeError", "activation_ops", "adaptive_reads", "attention", "attention_kept", "attention_ops", "bag_ops",
-    "batched_copy", "broadcast", "causal_convolution", "clamp_ops", "convolution", "copied", "distance_ops", "dropout_kept",
-    "dropout_ops", "einsum", "elementwise_ops", "experts", "fft_ops", "folded_copy", "interpolation_ops", "linear",
-    "linear_attention", "log_likelihood_ops", "matmul", "normalisation_ops", "per_axis", "pool_ops", "pooling", "power_ops",
-    "recurrent", "recurrent_kept", "recurrent_ops", "reduced", "reduction_ops", "resolve_padding", "response_norm_ops",
-    "routing_ops", "scatter_ops", "shape_text", "softmax_ops", "statistics_kept", "sum_of", "times", "transposed_convolution",
-    "transposed_nest", "vector_norm_ops", "viewable", "window_count",
+    "ACTIVATIONS", "CUMULATIVE", "ELEMENTWISE", "GATES", "KEEPS", "KEPT_IN_PLACE", "REDUCTIONS", "SEED_KEPT", "Operands",
+    "Padding", "Shape", "ShapeError", "activation_ops", "adaptive_reads", "attention", "attention_kept", "attention_ops",
+    "bag_ops", "batched_copy", "broadcast", "causal_convolution", "cell_kept", "clamp_ops", "convolution", "copied",
+    "distance_ops", "dropout_kept", "dropout_ops", "einsum", "elementwise_ops", "elementwise_strides", "experts", "fft_ops",
+    "folded_copy", "interpolation_ops", "linear", "linear_attention", "log_likelihood_ops", "matmul", "normalisation_ops",
+    "onednn_lstm_kept", "per_axis", "pool_ops", "pooling", "power_ops", "recurrent", "recurrent_kept", "recurrent_ops",
+    "reduced", "reduction_ops", "resolve_padding", "response_norm_ops", "routing_ops", "scatter_ops", "shape_text",
+    "softmax_ops", "statistics_kept", "sum_of", "times", "transposed_convolution", "transposed_nest", "vector_norm_ops",
+    "viewable", "window_count",
 ]  # fmt: skip

@@ -112,6 +112,43 @@ def viewable(shape: Shape, stride: Shape, wanted: Shape) -> bool:
     return not rest
 
 
+@lru_cache(4096)
+def elementwise_strides(shape: Shape, operands: tuple[tuple[Shape, Shape], ...]) -> Shape:
+    """How the result of an elementwise operation lies: densely, its axes in the order of the operands' strides, of which the
+    first operand that tells two axes apart decides (aten/src/ATen/TensorIterator.cpp, `reorder_dimensions`). `operands`
+    are (shape, strides)."""
+    steps = []
+    for sizes, strides in operands:
+        added = len(shape) - len(sizes)
+        seen = [0 if n != m else step for n, m, step in zip(sizes, shape[added:], strides, strict=True)]
+        steps.append([*(0,) * added, *seen])
+
+    def order(a: int, b: int) -> int:
+        for strides in steps:
+            if strides[a] and strides[b]:
+                if strides[a] != strides[b]:
+                    return strides[a] - strides[b]
+                if shape[a] > shape[b]:
+                    return 1
+        return 0
+
+    axes = list(reversed(range(len(shape))))  # the fastest first
+    for place in range(1, len(axes)):
+        here = place
+        for before in reversed(range(place)):
+            found = order(axes[before], axes[here])
+            if found > 0:
+                axes[before], axes[here] = axes[here], axes[before]
+                here = before
+            elif found < 0:
+                break
+    result, run = [0] * len(shape), 1
+    for axis in axes:
+        result[axis] = run
+        run *= max(1, shape[axis])
+    return tuple(result)
+
+
 def batched_copy(shape: Shape, stride: Shape, batch: Shape) -> int:
     """torch.matmul sees each factor (..., rows, columns), broadcast over `batch`, as (batches, rows, columns): the elements of
     the copy that it works on and keeps, where the strides do not allow that."""

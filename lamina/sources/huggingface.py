@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lamina.errors import InputError, LaminaError, first_line
 from lamina.sources.source import Input, Shape, Shapes, Source
-from lamina.workload import Layer, Workload, replace
+from lamina.workload import Device, Layer, Workload, replace
 
 if TYPE_CHECKING:
     import torch
@@ -74,25 +74,25 @@ class HuggingFace(Source):
         if past and not module.can_generate():
             raise InputError(f"{self.name}: {type(module).__name__} generates no text: it has no past to continue")
 
-    def trace(self, tensors: Mapping[str, "torch.Tensor"], past: int, name: str) -> Workload:
+    def trace(self, tensors: Mapping[str, "torch.Tensor"], past: int, name: str, device: Device) -> Workload:
         """Without a mask, if the network does not make one by values of its own; then attention knows that it is causal."""
         try:
-            work = self._call(tensors, past, name, masked=False)
+            work = self._call(tensors, past, name, device, masked=False)
         except InputError:
             if "input_ids" not in "".join(tensors):
                 raise
-            work = self._call(tensors, past, name, masked=True)
+            work = self._call(tensors, past, name, device, masked=True)
         new = _decoded(tensors)
         return self._annotate(work, tensors[new].shape[1] if past and new is not None else None)
 
-    def _call(self, tensors: Mapping[str, "torch.Tensor"], past: int, name: str, masked: bool) -> Workload:
+    def _call(self, tensors: Mapping[str, "torch.Tensor"], past: int, name: str, device: Device, masked: bool) -> Workload:
         from lamina.tracing.tracer import trace
 
         module: Any = self.module
         known = self.arguments()
         if not past:
             extras = {"use_cache": False} if "use_cache" in known else {}
-            return trace(module, name=name, **tensors, **self._positions(tensors, 0, masked), **extras)
+            return trace(module, name=name, device=device, **tensors, **self._positions(tensors, 0, masked), **extras)
         key = _decoded(tensors)
         assert key is not None  # a network that generates text has it
         before = {**tensors, key: tensors[key].new_empty((tensors[key].shape[0], past))}
@@ -105,7 +105,7 @@ class HuggingFace(Source):
             raise InputError(f"{type(module).__name__} gives no key/value cache")
         if key == "decoder_input_ids":
             arguments["encoder_outputs"] = (result.encoder_last_hidden_state,)
-        return trace(module, name=name, **arguments, **self._positions({key: tensors[key]}, past, masked))
+        return trace(module, name=name, device=device, **arguments, **self._positions({key: tensors[key]}, past, masked))
 
     def _positions(self, tensors: Mapping[str, "torch.Tensor"], past: int, masked: bool) -> dict[str, Any]:
         """The positions of the tokens, and with `masked` a 4-D mask, from which the library reads no value."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from lamina.errors import InputError
 from lamina.extras import install_command
 from lamina.sources.source import Input, Shapes, Source
-from lamina.workload import Workload
+from lamina.workload import Device, Workload
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Onnx(Source):
         past: int = 0,
         name: str | None = None,
         training: bool = False,
+        device: Device = "cpu",
     ) -> Workload:
         self.check_past(past)
         if training:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lamina import units
 from lamina.errors import InputError, LaminaError, first_line
-from lamina.workload import Workload
+from lamina.workload import Device, Workload
 
 if TYPE_CHECKING:
     import torch
@@ -99,11 +99,12 @@ class Source(ABC):
         past: int = 0,
         name: str | None = None,
         training: bool = False,
+        device: Device = "cpu",
     ) -> Workload:
         """The `Workload` of one forward pass on inputs of these shapes (by default the network's own), with weights and
         activations of `dtype` (torch's name for it; float32), or of a generation step of a language model after `past`
-        tokens. With `training` in training mode. An ONNX file has its own types and names, and infers only. Raises
-        `InputError`, one line."""
+        tokens. With `training` in training mode; memory is that of eager execution on `device`. An ONNX file has its own
+        types and names, and infers only. Raises `InputError`, one line."""
         import torch
 
         assert self.module is not None
@@ -114,7 +115,7 @@ class Source(ABC):
         tensors = {n: torch.empty(s, dtype=dtypes[n], device="meta") for n, s in shapes.items()}
         try:
             self.module.train(training)
-            return self.trace(tensors, past, name or self.name)
+            return self.trace(tensors, past, name or self.name, device)
         except Exception as error:  # whatever the network's forward raises
             default = {n: i.shape for n, i in self.inputs.items()}
             expected = f"; it takes {written(default)}" if default and shapes != default and not past else ""
@@ -135,14 +136,14 @@ class Source(ABC):
             raise InputError(f"{self.name}: say the shape of {' and of '.join(missing)}, as in {example}")
         return shapes, {name: self._dtype(name, kind or torch.float32) for name in shapes}
 
-    def trace(self, tensors: Mapping[str, "torch.Tensor"], past: int, name: str) -> Workload:
+    def trace(self, tensors: Mapping[str, "torch.Tensor"], past: int, name: str, device: Device) -> Workload:
         """The trace of one call of the module with these inputs; `check_past` has let `past` through."""
         from lamina.tracing.tracer import trace
 
         assert self.module is not None and not past
         known = {} if self.inputs else self.arguments()
         unnamed = [t for n, t in tensors.items() if n not in known]
-        return trace(self.module, *unnamed, name=name, **{n: t for n, t in tensors.items() if n in known})
+        return trace(self.module, *unnamed, name=name, device=device, **{n: t for n, t in tensors.items() if n in known})
 
     def check_past(self, past: int) -> None:
         if past:

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from lamina.operators import elementwise_strides
 from lamina.tracing import blame
 from lamina.tracing.ledger import Ledger
 from lamina.tracing.survey import Place, Survey
 from lamina.tracing.values import META
-from lamina.workload import Coverage, Kind, Layer, Loops, Tensor, Unknown, Weight, replace
+from lamina.workload import Coverage, Device, Kind, Layer, Loops, Tensor, Unknown, Weight, replace
 
 NOWHERE = "work outside the trace"  # what the coverage calls it
 FREE = ("view", "copy", "embedding")  # kinds that move data and compute nothing
@@ -59,8 +60,9 @@ class Emitter:
     """What has been recorded so far. A rule asks `ledger` about its tensors, makes its result by `new`, and hands
     all of it to `emit`."""
 
-    def __init__(self, module: Any, survey: Survey, ledger: Ledger):
+    def __init__(self, module: Any, survey: Survey, ledger: Ledger, device: Device):
         self.ledger = ledger
+        self.device: Device = device  # where eager execution is imagined, for what it keeps
         self._places = dict(survey.places)
         self._root = Frame(Place("", type(module).__name__, False, module), 0)
         self.thread = Thread(self._root)
@@ -109,6 +111,13 @@ class Emitter:
     def new(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """A result, which `emit` registers."""
         return torch.empty(shape, dtype=dtype, device=META)
+
+    def elementwise(self, shape: tuple[int, ...], dtype: torch.dtype, *operands: torch.Tensor) -> torch.Tensor:
+        """The same of an elementwise operation, which lies in memory as its operands lie."""
+        if all([x.is_contiguous() for x in operands]):
+            return torch.empty(shape, dtype=dtype, device=META)
+        strides = elementwise_strides(shape, tuple([(tuple(x.shape), x.stride()) for x in operands]))
+        return torch.empty_strided(shape, strides, dtype=dtype, device=META)
 
     def operand(self, tensor: torch.Tensor) -> int | str:
         """What a loop nest calls it: the number of a tensor, the name of a weight."""

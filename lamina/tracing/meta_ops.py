@@ -21,10 +21,10 @@ from lamina.errors import InputError
 from lamina.tracing import aten_shapes, blame, private, values
 from lamina.tracing.aten_kinds import classify
 from lamina.tracing.emitter import Emitter
+from lamina.tracing.kept import kept
 from lamina.tracing.values import is_assumed, tensors, unique
 from lamina.workload import Kind, Loops, Weight, replace
 
-PRODUCTS: set[Kind] = {"linear", "matmul", "view", "copy"}  # products, and what lays out their factors
 # What one operation made of several operators is called: the first of these that it contains.
 ORDER: tuple[Kind, ...] = (
     "conv", "linear", "matmul", "softmax", "norm", "pool", "activation", "embedding", "elementwise", "other", "copy", "view"
@@ -47,7 +47,7 @@ def run(t: Emitter, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         if getattr(func, "__name__", "") in READERS and any(map(is_assumed, tensors((args, kwargs)))):
             t.assume()
         if mode.kinds:
-            _record(t, mode, result)
+            _record(t, mode, result, _saved(t, mode, func, args, kwargs, result))
         return result
     finally:
         mode.forget()
@@ -119,7 +119,6 @@ class MetaOps(private.DispatchMode):
     def start(self) -> None:
         self.kinds: list[Kind] = []
         self.loops: list[Loops] = []
-        self.factors: list[Tensor | int] = []  # of products, as far as the backward pass needs them
         self.ops: dict[str, int] = {}
         self.free, self.counted = 0, 0
         self.unknown: list[tuple[str, Any, Any]] = []
@@ -133,7 +132,6 @@ class MetaOps(private.DispatchMode):
 
     def forget(self) -> None:
         """Let go of all tensors: the weak references' callbacks and this object hold each other."""
-        self.factors.clear()
         self.inputs.clear()
         self.lent.clear()
         self.changed.clear()
@@ -236,8 +234,6 @@ class MetaOps(private.DispatchMode):
         if len(loops) == 1:
             a, b = (given if name in FACTORS_FIRST else given[1:])[:2]
             loops = (replace(loops[0], operands=(self._operand(a), self._operand(b))),)
-            pairs = ((a, b), (b, a))
-            self.factors += [self._origin(x) for x, other in pairs if t.ledger.is_differentiable(self._origin(other))]
         if kind == "matmul" and t.ledger.is_weight(*given):
             kind = "linear"
         if kind == "other":
@@ -260,11 +256,6 @@ class MetaOps(private.DispatchMode):
             return self.t.operand(outside)
         owner = self.t.ledger.owner(x)
         return owner.names[0] if isinstance(owner, Weight) else "intermediate"
-
-    def _origin(self, x: Tensor) -> Tensor | int:
-        """The tensor from outside that lies where `x` does, or the bytes of an intermediate result."""
-        outside = self._outside(x)
-        return outside if outside is not None else x if self.t.ledger.is_own(x) else x.numel() * x.element_size()
 
     def _outside(self, x: Tensor) -> Tensor | None:
         address = self.t.ledger.address(x)
@@ -317,7 +308,16 @@ class MetaOps(private.DispatchMode):
 # ---- the layer -------------------------------------------------------------------------------------------------------
 
 
-def _record(t: Emitter, mode: MetaOps, result: Any) -> None:
+def _saved(t: Emitter, mode: MetaOps, func: Any, args: Any, kwargs: Any, result: Any) -> list[Tensor | int]:
+    """What the operation keeps for the backward pass, if a gradient flows: where torch does not say, all that it has."""
+    given = tensors((args, kwargs))
+    if not t.thread.differentiates or set(mode.kinds) == {"view"} or not any(map(t.ledger.is_differentiable, given)):
+        return []
+    found = kept(t, func, args, kwargs, result, bool(mode.changed))
+    return [*given, *tensors(result)] if found is None else found
+
+
+def _record(t: Emitter, mode: MetaOps, result: Any, saved: list[Tensor | int]) -> None:
     outputs = _outputs(mode, result)
     if any(map(t.ledger.is_own, _written(mode))):
         return  # a module updates its own buffer: not part of the network's arithmetic
@@ -332,8 +332,6 @@ def _record(t: Emitter, mode: MetaOps, result: Any) -> None:
     nests = tuple(mode.loops)
     if len(nests) == 1:
         nests = (replace(nests[0], operands=(*nests[0].operands, len(t.ledger.tensors))),)
-    # An operator of several products (attention) does not say what it keeps of them.
-    known = PRODUCTS.issuperset(mode.kinds) and (mode.factors or not mode.loops)
     memory = {mode.t.ledger.address(x): x.untyped_storage().nbytes() for x in outputs}
     kept = sum(size for address, size in memory.items() if address in mode.storages)
     t.emit(
@@ -343,7 +341,7 @@ def _record(t: Emitter, mode: MetaOps, result: Any) -> None:
         outputs,
         nests,
         mode.ops,
-        saved=mode.factors if known else (*inputs, *outputs),
+        saved=saved,
         workspace=max(0, mode.peak - kept),
         operators=(mode.counted, mode.free),
     )

@@ -103,6 +103,13 @@ def refuses_subclass(error: BaseException | None) -> bool:
     return isinstance(error, RuntimeError) and "already associated to a python object" in str(error)
 
 
+def with_autograd() -> AbstractContextManager[Any]:
+    """Gradients are possible within, also where a dispatch mode is running, which torch calls below them."""
+    below = torch._C._dispatch_tls_local_exclude_set()
+    above = below.remove(torch._C.DispatchKey.AutogradFunctionality)
+    return torch._C._ForceDispatchKeyGuard(torch._C._dispatch_tls_local_include_set(), above)  # type: ignore[return-value]
+
+
 def is_composite(operator: Any) -> bool:
     """Whether torch makes an operator of others: in inference mode it reaches a dispatch mode as it is."""
     key = torch._C.DispatchKey.CompositeImplicitAutograd

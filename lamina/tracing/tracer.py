@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cache
 from types import FunctionType, MethodWrapperType
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -33,29 +33,35 @@ from lamina.tracing.emitter import Emitter
 from lamina.tracing.ledger import Ledger
 from lamina.tracing.restore import restored
 from lamina.tracing.survey import survey
-from lamina.workload import Workload
+from lamina.workload import Device, Workload
 
 
-def trace(module: Callable[..., Any], *inputs: Any, name: str | None = None, **kwargs: Any) -> Workload:
+def trace(module: Callable[..., Any], *inputs: Any, name: str | None = None, device: Device = "cpu", **kwargs: Any) -> Workload:
     """The `Workload` of one call `module(*inputs, **kwargs)`, in the module's own mode (train or eval).
 
     Floating-point tensors among the inputs only lend their shape and dtype; they may lie on any device, the meta device
     included. Integer tensors that are not on the meta device keep their values. The module may be real, on the meta
     device or compiled, and stays as it was, also when its forward raises; it may be any callable.
 
+    `device` ("cpu" or "cuda") is where eager execution is imagined: what torch keeps for the backward pass depends on it,
+    as its kernels do (attention with dropout is fused on a GPU only). A forward with an argument of that name has to take it
+    from elsewhere.
+
     Raises `InputError`, which names the layer or the line of the forward, for shapes that do not fit, arguments that are
     missing, and values that a trace cannot know; the forward's own errors become one too if they are of
     its kind (ValueError, TypeError, RuntimeError), and otherwise a `LaminaError`.
     """
+    if device not in get_args(Device):
+        raise InputError(f"device {device!r}: memory is known for {' and '.join(get_args(Device))}")
     module = private.original(module)
     name = name or type(module).__name__
     with _no_collection(), _turn(module):
         try:
-            return Tracer(module).run(inputs, kwargs, name)
+            return Tracer(module, device).run(inputs, kwargs, name)
         except InputError as error:
             if not private.refuses_subclass(error.__cause__):
                 raise
-        return Tracer(module, watch=False).run(inputs, kwargs, name)
+        return Tracer(module, device, watch=False).run(inputs, kwargs, name)
 
 
 class Escapes(private.DispatchMode):
@@ -85,14 +91,14 @@ _current = Current()
 class Tracer(TorchFunctionMode):
     """One trace: the call of the module, and what is done with each function of torch that it calls."""
 
-    def __init__(self, module: Any, watch: bool = True):
+    def __init__(self, module: Any, device: Device, watch: bool = True):
         """`watch`: whether what scripted functions do is seen."""
         super().__init__()
         self.module = module
         self.survey = survey(module)
         called = self.called = [module]  # and its arguments
         self.ledger = Ledger(self.survey, lambda: outside.tensors(*called))
-        self.emitter = Emitter(module, self.survey, self.ledger)
+        self.emitter = Emitter(module, self.survey, self.ledger, device)
         self.escapes = Escapes(self) if watch else None
         self.lock = threading.RLock()  # threads of the forward's own take turns, an operation each
         self.closed = False
@@ -136,6 +142,7 @@ class Tracer(TorchFunctionMode):
             coverage=self.emitter.coverage(),
             buffer_bytes=self.survey.buffer_bytes,
             assumptions=self.emitter.assumptions(),
+            device=self.emitter.device,
         )
 
     def _enter(self, value: torch.Tensor) -> torch.Tensor:

@@ -22,6 +22,7 @@ from lamina.tracing import rules
 from lamina.tracing.tracer import trace
 from lamina.workload import Layer, Loops, Workload, replace
 from lamina.zoo import registry
+from tests.saved import saved_bytes
 
 SMALL_ENOUGH = [n for n in lamina.names() if lamina.spec(n).macs < 25e9 and n not in ("resnet1202_cifar", "resnet110_cifar")]
 
@@ -178,37 +179,6 @@ def test_peak_memory_is_that_of_a_real_run(name):
     assert trace(module, *inputs).peak_activation_bytes == watch.peak
 
 
-@pytest.mark.parametrize("name", ["lenet5_dense", "alexnet", "vgg11", "resnet18", "resnet20_cifar"])
-def test_saved_bytes_are_what_autograd_saves(name):
-    """Storages that autograd's saved-tensor hooks see, without weights. (Dropout and LRN aside: they save more or less by
-    kernel.)"""
-    module = lamina.build(name).train()
-    for child in module.modules():
-        if isinstance(child, (nn.Dropout, nn.LocalResponseNorm)):
-            child.eval()
-    if name == "alexnet":
-        module.lrn = nn.Identity()
-    x = torch.rand(2, *lamina.spec(name).input)
-    assert trace(module, x).saved_bytes == pytest.approx(saved_by_autograd(module, x), rel=0.02)
-
-
-def saved_by_autograd(module: nn.Module, x: torch.Tensor) -> int:
-    """The bytes of the storages that autograd keeps, without weights and buffers."""
-    own = {t.untyped_storage()._cdata for t in (*module.parameters(), *module.buffers())}
-    saved: dict[int, int] = {}
-    keep = []
-
-    def pack(t: torch.Tensor) -> torch.Tensor:
-        if t.untyped_storage()._cdata not in own:
-            saved[t.untyped_storage()._cdata] = t.untyped_storage().nbytes()
-            keep.append(t)
-        return t
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        module(x)
-    return sum(saved.values())
-
-
 class Partly(nn.Module):
     """Frozen and trainable parts side by side."""
 
@@ -241,7 +211,7 @@ class Partly(nn.Module):
 )
 def test_saved_bytes_where_some_is_frozen(function):
     module, x = Partly(function), torch.rand(2, 16, 16)
-    assert trace(module, x).saved_bytes == saved_by_autograd(module, x)
+    assert trace(module, x).saved_bytes == saved_bytes(module, x)
 
 
 def heads(x: torch.Tensor, count: int = 4) -> torch.Tensor:
@@ -287,7 +257,7 @@ PRODUCTS = {
 def test_saved_bytes_of_products(name):
     """torch copies the factors that it cannot see as one batch of matrices, and keeps the copies."""
     module, x = Partly(PRODUCTS[name]), torch.rand(2, 6, 16)
-    assert trace(module, x).saved_bytes == saved_by_autograd(module, x)
+    assert trace(module, x).saved_bytes == saved_bytes(module, x)
 
 
 @pytest.mark.parametrize(
@@ -355,7 +325,7 @@ KEEPS = {
 def test_saved_bytes_of_an_operation(name):
     """Between two linear layers: the second one keeps the result too."""
     module = Partly(lambda m, x: m.trained(KEEPS[name](1.0 * torch.tanh(m.trained(x)))))
-    assert trace(module, torch.rand(2, 16)).saved_bytes == saved_by_autograd(module, torch.rand(2, 16))
+    assert trace(module, torch.rand(2, 16)).saved_bytes == saved_bytes(module, torch.rand(2, 16))
 
 
 # ---- how people write networks --------------------------------------------------------------------------------------

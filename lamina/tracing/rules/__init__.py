@@ -4,7 +4,7 @@ A rule has the signature of the operation it stands for, with the trace's emitte
 stand-in, or NotImplemented to fall through. Whoever adds one adds nothing else: `meta_ops` agrees with it, and a test says so.
 """
 
-from lamina.tracing.rules import layout, norms, pointwise, products, recurrent  # noqa: F401 - each fills the table
+from lamina.tracing.rules import attention, layout, norms, pointwise, products, recurrent  # noqa: F401 - each fills the table
 from lamina.tracing.rules.table import RULES, TRANSPARENT, WHOLE
 
 __all__ = ["RULES", "TRANSPARENT", "WHOLE"]

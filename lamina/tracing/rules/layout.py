@@ -51,7 +51,8 @@ def pad(t: Emitter, input: Tensor, pad: list[int], mode: str = "constant", value
     shape = list(input.shape)
     for i in range(len(pad) // 2):
         shape[-1 - i] += pad[2 * i] + pad[2 * i + 1]
-    return t.emit("copy", "pad", (input,), t.new(tuple(shape), input.dtype), attributes={"pad": tuple(pad)})
+    saved = (input,) if mode in ("reflect", "replicate") else ()
+    return t.emit("copy", "pad", (input,), t.new(tuple(shape), input.dtype), saved=saved, attributes={"pad": tuple(pad)})
 
 
 @rule(torch.stack)
@@ -170,7 +171,7 @@ def getitem(t: Emitter, input: Tensor, index: Any) -> Any:
         return _AS_VIEW[Tensor.__getitem__](t, input, index)
     if index.dtype not in (torch.int64, torch.int32) or not input.dim() or not (input.is_meta or t.ledger.is_weight(input)):
         return NotImplemented
-    return t.emit("copy", "getitem", (input, index), t.new((*index.shape, *input.shape[1:]), input.dtype))
+    return t.emit("copy", "getitem", (input, index), t.new((*index.shape, *input.shape[1:]), input.dtype), saved=(index,))
 
 
 @rule(Tensor.__setitem__)
@@ -209,7 +210,7 @@ def _converted(t: Emitter, input: Tensor, dtype: torch.dtype | None, name: str, 
     dtype = dtype or input.dtype
     if not input.is_meta and not t.ledger.is_own(input):
         return meta_ops.run(t, Tensor.to, (input, dtype), {"copy": copy})
-    return t.emit("copy", name, (input,), t.new(tuple(input.shape), dtype))
+    return t.emit("copy", name, (input,), t.elementwise(tuple(input.shape), dtype, input))
 
 
 @rule(Tensor.to)

@@ -51,9 +51,10 @@ def local_response_norm(t: Emitter, input: Tensor, size: int, alpha=1e-4, beta=0
     out = t.new(tuple(input.shape), input.dtype)
     n = input.numel()
     bytes = n * input.element_size()
+    padded = bytes // input.shape[1] * (input.shape[1] + size - 1)
     ops = operators.response_norm_ops(n, size)
-    # Eager torch holds the pooled squares, the base and the power while it makes the output: two maps more than that.
-    saved = (input, bytes, bytes, bytes)
+    # Eager torch holds the padded squares, the base and the power while it makes the output: two maps more than that.
+    saved = (input, padded, bytes, bytes)
     attributes = {"size": size, "alpha": alpha, "beta": beta, "k": k}
     return t.emit("norm", "local_response_norm", (input,), out, (), ops, saved, attributes, workspace=2 * bytes)
 
@@ -77,8 +78,10 @@ def rms_norm(t: Emitter, input: Tensor, normalized_shape, weight=None, eps=None)
     out, n = t.new(shape, input.dtype), math.prod(shape)
     rows = n // math.prod(inner)
     ops = operators.normalisation_ops(n, rows, weight is not None, shift=False, centred=False)
-    kept = operators.statistics_kept(rows, centred=False)
-    return t.emit("norm", "rms_norm", (input, weight), out, (), ops, (input, kept), workspace=kept)
+    saved = [input, operators.statistics_kept(rows, centred=False)]
+    if t.device == "cpu" and weight is not None:  # made of other operations: the normalised values are a factor
+        saved.append(n * input.element_size())
+    return t.emit("norm", "rms_norm", (input, weight), out, (), ops, saved, workspace=saved[-1])
 
 
 def _softmax(name: str) -> Callable[..., Any]:
@@ -100,9 +103,10 @@ rule(F.log_softmax, torch.log_softmax, Tensor.log_softmax)(_softmax("log_softmax
 def dropout(t: Emitter, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     if not training or p == 0:
         return input
-    out = input if inplace else t.new(tuple(input.shape), input.dtype)
+    out = input if inplace else t.elementwise(tuple(input.shape), input.dtype, input)
     n = input.numel()
-    return t.emit("elementwise", "dropout", (input,), out, (), operators.dropout_ops(n), (operators.dropout_kept(n),))
+    kept = operators.dropout_kept(n, input.element_size(), t.device)
+    return t.emit("elementwise", "dropout", (input,), out, (), operators.dropout_ops(n), (kept,))
 
 
 # ---- pooling ----------------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ def _activation(name: str, flag: int | None = None) -> None:
     def emit(t: Emitter, input: Tensor, inplace: bool) -> Any:
         if not _is_float(input):
             return NotImplemented
-        out = input if inplace else t.new(tuple(input.shape), input.dtype)
+        out = input if inplace else t.elementwise(tuple(input.shape), input.dtype, input)
         saved: tuple[Tensor | int, ...] = (input,) if keeps == "input" else (out,)
         if inplace and keeps == "input" and name in KEPT_IN_PLACE:
             saved = (input.numel() * input.element_size(),)
@@ -102,7 +102,7 @@ def _binary(name: str, comparison: bool = False) -> dict[str, Callable[..., Any]
                 return NotImplemented
             out = a
         else:
-            out = t.new(shape, torch.bool if comparison else _result(a, b, name == "div"))
+            out = t.elementwise(shape, torch.bool if comparison else _result(a, b, name == "div"), *tensors)
         saved: tuple[Tensor | int, ...] = ()
         if len(tensors) == 2 and keeps != "nothing":
             saved = tensors if keeps == "both" else t.ledger.factors(a, b)
@@ -151,7 +151,7 @@ def _unary(name: str) -> None:
     def unary(t: Emitter, input: Tensor, *, out=None) -> Any:
         if out is not None or not _is_float(input):
             return NotImplemented
-        result = t.new(tuple(input.shape), input.dtype)
+        result = t.elementwise(tuple(input.shape), input.dtype, input)
         if input.is_complex() and name == "abs":
             return NotImplemented
         saved = {"nothing": (), "input": (input,), "output": (result,)}[KEEPS[name]]
@@ -172,7 +172,7 @@ for _name in (
 def power(t: Emitter, input: Any, exponent: Any, *, out=None) -> Any:
     if out is not None or isinstance(exponent, (Tensor, complex)) or not isinstance(input, Tensor) or not _is_float(input):
         return NotImplemented
-    result = t.new(tuple(input.shape), input.dtype)
+    result = t.elementwise(tuple(input.shape), input.dtype, input)
     return t.emit("elementwise", "pow", (input,), result, (), operators.power_ops(input.numel(), exponent), (input,))
 
 
@@ -181,7 +181,7 @@ def addcmul(t: Emitter, input: Tensor, tensor1: Tensor, tensor2: Tensor, *, valu
     tensors = (input, tensor1, tensor2)
     if out is not None or not any([x.is_meta for x in tensors]) or len({x.dtype for x in tensors}) > 1:
         return NotImplemented
-    result = t.new(operators.broadcast(*[tuple(x.shape) for x in tensors]), input.dtype)
+    result = t.elementwise(operators.broadcast(*[tuple(x.shape) for x in tensors]), input.dtype, *tensors)
     ops = elementwise_ops("addcmul", result.numel())
     return t.emit("elementwise", "addcmul", tensors, result, (), ops, t.ledger.factors(tensor1, tensor2))
 
@@ -190,7 +190,7 @@ def addcmul(t: Emitter, input: Tensor, tensor1: Tensor, tensor2: Tensor, *, valu
 def clamp(t: Emitter, input: Tensor, *bounds: Any, min=None, max=None, out=None) -> Any:
     if out is not None or not _is_float(input) or any(isinstance(x, Tensor) for x in (*bounds, min, max)):
         return NotImplemented
-    result = t.new(tuple(input.shape), input.dtype)
+    result = t.elementwise(tuple(input.shape), input.dtype, input)
     ops = operators.clamp_ops(input.numel(), sum(x is not None for x in (*bounds, min, max)))
     return t.emit("elementwise", "clamp", (input,), result, (), ops, (input,))
 
@@ -202,7 +202,7 @@ def _masked_fill(inplace: bool) -> Callable[..., Any]:
         shape = operators.broadcast(tuple(input.shape), tuple(mask.shape))
         if inplace and shape != tuple(input.shape):
             raise ShapeError(f"masked_fill_ cannot write {shape} into {tuple(input.shape)}")
-        out = input if inplace else t.new(shape, input.dtype)
+        out = input if inplace else t.elementwise(shape, input.dtype, input)
         given = (input, mask, value) if isinstance(value, Tensor) else (input, mask)
         return t.emit("elementwise", "masked_fill", given, out, (), elementwise_ops("masked_fill", math.prod(shape)), (mask,))
 
@@ -223,7 +223,7 @@ def where(t: Emitter, condition: Tensor, input: Any = None, other: Any = None, *
     shape = operators.broadcast(*(tuple(x.shape) for x in tensors))
     if not isinstance(input, Tensor) and not isinstance(other, Tensor):
         return NotImplemented
-    result = t.new(shape, _result(input, other, False))
+    result = t.elementwise(shape, _result(input, other, False), *tensors)
     return t.emit("elementwise", "where", tensors, result, (), elementwise_ops("where", math.prod(shape)), (condition,))
 
 

@@ -1,4 +1,4 @@
-"""Convolutions, linear layers, matrix products, attention."""
+"""Convolutions, linear layers, matrix products."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from lamina import operators
 from lamina.operators import Shape, per_axis
-from lamina.tracing import private
 from lamina.tracing.emitter import Emitter
 from lamina.tracing.rules.table import rule
 from lamina.workload import Kind, Loops, replace
@@ -139,32 +138,6 @@ def _adding_matmul(
     )
 
 
-@rule(F.scaled_dot_product_attention)
-def attention(
-    t: Emitter, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
-) -> Tensor:
-    """Dense, whether causal or not; `attributes` say how a causal mask lies (`Workload.causal_exact` counts by it)."""
-    q, k, v = tuple(query.shape), tuple(key.shape), tuple(value.shape)
-    mask = attn_mask if isinstance(attn_mask, Tensor) else None
-    attributes: dict[str, Any] = {"causal": bool(is_causal)}
-    if is_causal:
-        attributes["aligned"] = "top left"
-    if type(mask).__name__ == "CausalBias":  # torch.nn.attention.bias: a mask without elements
-        lower = getattr(mask, "variant").name == "LOWER_RIGHT"  # noqa: B009
-        attributes, mask = {"causal": True, "aligned": "bottom right" if lower else "top left"}, None
-    names = t.operands(query, key, value, mask)
-    shape, nests = operators.attention(q, k, v, (t.operand(query), t.operand(key), t.operand(value), names[-1]), enable_gqa)
-    ops, kept = operators.attention_ops(q, k[-2], mask is not None), operators.attention_kept(math.prod(q[:-1]))
-    if shape == q and len(q) == 4:  # fused kernels lay their result out as the query lies
-        order = sorted(range(4), key=query.stride().__getitem__, reverse=True)
-        out = t.new(tuple([q[axis] for axis in order]), query.dtype).permute([order.index(axis) for axis in range(4)])
-    else:
-        out = t.new(shape, query.dtype)
-    saved = (query, key, value, out, kept)
-    name, given = "scaled_dot_product_attention", (query, key, value, mask)
-    return t.emit("matmul", name, given, out, nests, ops, saved, attributes, workspace=kept)
-
-
 @rule(torch.bilinear, F.bilinear)
 def bilinear(t: Emitter, input1: Tensor, input2: Tensor, weight: Tensor, bias=None) -> Tensor:
     """y_m = x1ᵀ W_m x2: W times x2, then its product with x1."""
@@ -180,67 +153,3 @@ def bilinear(t: Emitter, input1: Tensor, input2: Tensor, weight: Tensor, bias=No
     out = t.new((*input1.shape[:-1], m), input1.dtype)
     ops = {"add": rows * m} if bias is not None else {}
     return t.emit("linear", "bilinear", (input1, input2, weight, bias), out, nests, ops, (input1, input2))
-
-
-# ---- torch's fused inference kernels, which it takes outside of a trace only; whoever calls them by name is counted too
-
-
-def _attention_block(t: Emitter, x: Tensor, heads: int, qkv: Tensor, out: Tensor) -> tuple[tuple[Loops, ...], dict[str, int]]:
-    """The four nests of multi-head self-attention on x (B, L, E), and the arithmetic beside."""
-    batch, length, width = x.shape
-    rows, place = batch * length, (t.operand(x), t.operand(qkv), t.operand(out))
-    scores = (batch, heads, length, width // heads)
-    _, (first, second) = operators.attention(scores, scores, scores, ("query", "key", "value", "heads"))
-    nests = (
-        Loops(N=rows, M=3 * width, C=width, operands=(place[0], place[1], "query, key and value")),
-        first,
-        second,
-        Loops(N=rows, M=width, C=width, operands=("heads", place[2], "output")),
-    )
-    biases = {"add": 4 * rows * width}
-    return nests, operators.sum_of(operators.attention_ops(scores, length), biases)
-
-
-@rule(private.native_multi_head_attention)
-def native_attention(
-    t: Emitter, query, key, value, embed_dim, num_head, qkv_weight, qkv_bias, proj_weight, proj_bias, mask=None,
-    need_weights=True, average_attn_weights=True, mask_type=None,
-):  # fmt: skip
-    if query is not key or key is not value:
-        return NotImplemented  # torch has no such kernel either
-    nests, ops = _attention_block(t, query, num_head, qkv_weight, proj_weight)
-    batch, length, _ = query.shape
-    out = t.new(tuple(query.shape), query.dtype)
-    shape = (batch, length, length) if average_attn_weights else (batch, num_head, length, length)
-    outputs = (out, t.new(shape, query.dtype)) if need_weights else (out,)
-    given = (query, qkv_weight, qkv_bias, proj_weight, proj_bias, mask)
-    workspace = query.element_size() * (4 * query.numel() + batch * num_head * length * length)
-    t.emit("linear", "native_multi_head_attention", given, outputs, nests, ops, workspace=workspace)
-    return outputs if need_weights else (out, None)
-
-
-@rule(private.transformer_encoder_layer)
-def encoder_layer(
-    t: Emitter, src, embed_dim, num_heads, qkv_weight, qkv_bias, proj_weight, proj_bias, use_gelu, norm_first, eps,
-    norm_weight_1, norm_bias_1, norm_weight_2, norm_bias_2, ffn_weight_1, ffn_bias_1, ffn_weight_2, ffn_bias_2, mask=None,
-    mask_type=None,
-) -> Tensor:  # fmt: skip
-    nests, ops = _attention_block(t, src, num_heads, qkv_weight, proj_weight)
-    rows, width, inner = src.shape[0] * src.shape[1], src.shape[2], ffn_weight_1.shape[0]
-    nests += (
-        Loops(N=rows, M=inner, C=width, operands=("attended", t.operand(ffn_weight_1), "hidden")),
-        Loops(N=rows, M=width, C=inner, operands=("hidden", t.operand(ffn_weight_2), "output")),
-    )
-    total = operators.sum_of(
-        ops,
-        operators.activation_ops("gelu" if use_gelu else "relu", rows * inner),
-        operators.normalisation_ops(2 * rows * width, 2 * rows),
-        {"add": rows * (inner + 3 * width)},  # the second half's biases and two shortcuts
-    )
-    given = (
-        src, qkv_weight, qkv_bias, proj_weight, proj_bias, norm_weight_1, norm_bias_1, norm_weight_2, norm_bias_2,
-        ffn_weight_1, ffn_bias_1, ffn_weight_2, ffn_bias_2, mask,
-    )  # fmt: skip
-    out = t.new(tuple(src.shape), src.dtype)
-    workspace = src.element_size() * max(4 * rows * width + src.shape[0] * num_heads * src.shape[1] ** 2, rows * inner)
-    return t.emit("linear", "transformer_encoder_layer_fwd", given, out, nests, total, workspace=workspace)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +17,48 @@ from lamina.tracing.rules.table import RULES, rule
 from lamina.workload import Loops
 
 
+class Size(NamedTuple):
+    """Of a recurrent network: `runs` are (steps, sequences); bytes of a number; whether the sequences are packed."""
+
+    cell: str
+    runs: list[tuple[int, int]]
+    layers: int
+    directions: int
+    hidden: int
+    projected: int
+    itemsize: int
+    packed: bool
+
+
+def _kept(t: Emitter, s: Size, input: Tensor, out: Tensor, dropout: float, batch_first: bool) -> list[Tensor | int]:
+    """What is kept beside the first states. What cuDNN reserves is not documented: there it is the gates' values and cells."""
+    places, number = sum(steps * batch for steps, batch in s.runs), s.layers * s.directions
+    width = (s.projected or s.hidden) * s.itemsize
+    moved = batch_first and min(s.runs[0]) > 1  # steps come first: a copy
+    kept: list[Tensor | int] = [input.numel() * s.itemsize if moved else input]
+    for _ in range(s.layers - 1):
+        kept.append(places * width * s.directions)  # what the layer above takes
+        if dropout:
+            kept.append(operators.dropout_kept(places * width * s.directions // s.itemsize, s.itemsize, t.device))
+    if t.device == "cuda":
+        values = GATES[s.cell] + (1 if s.cell == "lstm" else 0)
+        return [*kept, out, places * s.hidden * values * number * s.itemsize]
+    if s.cell != "lstm" or s.packed or s.projected or input.dtype not in (torch.float32, torch.bfloat16):
+        each = operators.recurrent_kept(s.cell, s.runs, s.hidden, s.projected) * s.itemsize
+        copies = [kept[0]] * (s.directions - 1) if moved else []  # each direction makes its own
+        return [*kept, *copies, *(each,) * number]
+    steps, batch = s.runs[0]
+    for layer in range(s.layers):
+        features = input.shape[-1] if layer == 0 else s.hidden * s.directions
+        work = operators.onednn_lstm_kept(steps, batch, features, s.hidden, s.itemsize)
+        last = 2 * batch * width  # its last state and cell
+        for _ in range(s.directions):
+            kept += [work, last]
+        if s.directions == 2 or (dropout and layer < s.layers - 1):  # else its result is what the layer above takes
+            kept += [places * width] * s.directions
+    return kept if s.directions == 2 else [*kept, out]
+
+
 def _sequence(name: str) -> Callable[..., Any]:
     gates = GATES[name]
 
@@ -26,18 +68,19 @@ def _sequence(name: str) -> Callable[..., Any]:
         runs: list[tuple[int, int]]
         packed = isinstance(args[0], Tensor) and isinstance(args[1 if gates == 4 else 2], (tuple, list)) and len(args) == 8
         if packed and isinstance(args[2], Sequence):
-            sizes, state, weights, biased, layers, _, _, both = args
+            sizes, state, weights, biased, layers, dropout, training, both = args
+            batch_first = False
             if sizes.is_meta:
                 return NotImplemented
             runs = sorted(((n, size) for size, n in Counter(sizes.tolist()).items()), key=lambda run: -run[1])
             leading = tuple(input.shape[:1])
         else:
             packed = False
-            state, weights, biased, layers, _, _, both, batch_first = args
+            state, weights, biased, layers, dropout, training, both, batch_first = args
             if input.dim() != 3:
                 raise ShapeError(f"takes (steps, sequences, features), got {tuple(input.shape)}")
-            leading = tuple(input.shape[:2])
-            runs = [(input.shape[1], input.shape[0]) if batch_first else (input.shape[0], input.shape[1])]
+            steps, batch, _ = input.transpose(0, 1).shape if batch_first else input.shape
+            leading, runs = (steps, batch), [(steps, batch)]
         states = tuple(state) if gates == 4 else (state,)
         hidden = states[-1].shape[-1]
         projected = states[0].shape[-1] if gates == 4 and states[0].shape[-1] != hidden else 0
@@ -54,13 +97,16 @@ def _sequence(name: str) -> Callable[..., Any]:
             place += (t.operand(own[-1]),) if projected else ()
             nests += operators.recurrent(runs, gates, features, hidden, projected, place)
         out = t.new((*leading, width * directions), input.dtype)
+        if batch_first:
+            out = out.transpose(0, 1)
         last = [t.new(tuple(s.shape), s.dtype) for s in states]
         ops = operators.recurrent_ops(name, total * hidden * layers * directions, bool(biased))
-        kept = operators.recurrent_kept(gates, total * layers * directions * hidden) * input.element_size()
+        size = Size(name, runs, layers, directions, hidden, projected, input.element_size(), packed)
+        kept = _kept(t, size, input, out, float(dropout) if training else 0.0, batch_first)
         given = (input, *states, *weights)
         attributes = {"layers": layers, "bidirectional": bool(both), "packed": packed}
         outputs = (out, *last)
-        t.emit("linear", name, given, outputs, tuple(nests), ops, (input, out, kept), attributes)
+        t.emit("linear", name, given, outputs, tuple(nests), ops, (*kept, *states), attributes)
         return outputs
 
     return recurrent
@@ -79,8 +125,10 @@ def _cell(name: str) -> Callable[..., Any]:
         nests = (first, Loops(N=rows, M=second.M, C=hidden, operands=(t.operand(states[0]), place[2], "gates")))
         outputs = tuple([t.new(tuple(s.shape), s.dtype) for s in states])
         ops = operators.recurrent_ops(name, rows * hidden, b_ih is not None)
-        kept = rows * hidden * gates * input.element_size()
-        t.emit("linear", f"{name}_cell", (input, *states, w_ih, w_hh, b_ih, b_hh), outputs, nests, ops, (input, *states, kept))
+        kept: list[Tensor | int] = [input, *states, operators.cell_kept(name, rows * hidden, t.device) * input.element_size()]
+        if gates == 1 or (t.device == "cuda" and gates == 4):  # an activation's result; the cell
+            kept.append(outputs[-1])
+        t.emit("linear", f"{name}_cell", (input, *states, w_ih, w_hh, b_ih, b_hh), outputs, nests, ops, kept)
         return outputs if gates == 4 else outputs[0]
 
     return cell
