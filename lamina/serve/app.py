@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -67,9 +68,12 @@ def application(
         await loading
         await models.close()
 
+    # What a browser asks before it sends a page's request carries no token: it is answered before the guard.
+    allowed = {"allow_origins": origins, "allow_methods": ["GET", "POST"], "allow_headers": ["*"], "expose_headers": [HEADER]}
+    pages = [Middleware(CORSMiddleware, **allowed)] if origins else []
     app = Starlette(
         routes=[*routes, *inference.routes()],
-        middleware=[Middleware(Guard, hosts=hosts, origins=origins, token=token)],
+        middleware=[*pages, Middleware(Guard, hosts=hosts, origins=origins, token=token)],
         exception_handlers=HANDLERS,
         lifespan=lifespan,
     )

@@ -167,6 +167,14 @@ def test_sigterm_under_load_loses_no_request(command):
     assert [closing for _, closing in answers if closing] == ["close"] * 8
 
 
+def test_before_the_end_it_serves_on_and_is_not_ready():
+    with serving(own(Twofold())) as server:
+        server.server.stop(drain=SOON)
+        assert server.ask("GET", "/v2/health/ready")[0] == 503 and server.ask("GET", "/v2/health/live")[0] == 200
+        status, _, headers = server.infer([[1, 2]])
+        assert (status, headers["connection"]) == (200, "close")
+
+
 def test_a_stop_finishes_what_is_accepted():
     """One request runs and one waits when the server is told to stop at once: both are answered."""
     net = Twofold()

@@ -214,6 +214,20 @@ def test_what_waits_goes_in_one_batch(served, net, shut):
     assert served.metric('lamina_batch_rows_count{model="twofold"}') == before + 2
 
 
+def test_a_full_queue_refuses_before_it_reads(served, net, shut):
+    with ThreadPoolExecutor(4) as pool:
+        calls = [pool.submit(served.infer, [[0, 0]])]
+        net.entered.wait(30)
+        batcher = served.models["twofold"].batcher
+        batcher.seconds = served.models.latency  # a row that takes so long leaves room for one batch
+        calls += [pool.submit(served.infer, [[0, 0]] * batcher.room)]
+        until(lambda: batcher.full)
+        status, answer, headers = served.ask("POST", "/v2/models/twofold/infer", b"no JSON")
+        assert status == 429 and answer["error"].startswith("busy: ") and int(headers["retry-after"]) >= 1
+        shut.set()
+        assert [call.result()[0] for call in calls] == [200, 200]
+
+
 def test_a_deadline_of_the_request(served, net, shut):
     status, answer, headers = served.infer([[0, 0]], timeout=50_000)  # microseconds
     assert (status, answer["error"]) == (503, "no answer before the deadline") and int(headers["retry-after"]) >= 1
@@ -301,6 +315,18 @@ def test_bodies_share_a_budget(net):
 def test_hosts_and_origins(guarded, headers, status):
     found, answer, _ = guarded.ask("GET", "/v2", headers={"authorization": "Bearer secret", **headers})
     assert found == status and ("error" in answer) == (status != 200)
+
+
+def test_a_page_of_an_allowed_site_can_read_the_answer(guarded):
+    page = {"origin": "https://page.example"}
+    asked = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+    status, _, headers = guarded.ask("OPTIONS", "/v2/models/twofold/infer", headers=page | asked)
+    assert (status, headers["access-control-allow-origin"]) == (200, "https://page.example")
+    assert "authorization" in headers["access-control-allow-headers"]
+    _, _, headers = guarded.ask("GET", "/v2", headers=page | {"authorization": "Bearer secret"})
+    assert headers["access-control-allow-origin"] == "https://page.example"
+    status, _, headers = guarded.ask("OPTIONS", "/v2", headers={"origin": "https://evil.example"} | asked)
+    assert status == 400 and "access-control-allow-origin" not in headers
 
 
 @pytest.fixture(scope="module")
