@@ -181,6 +181,7 @@ def environment() -> jinja2.Environment:
 
     from lamina.lecture import facts, summary
     from lamina.zoo import registry
+    from tests.peers.small_transformers import NETWORKS
 
     found = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined, keep_trailing_newline=True,
@@ -189,7 +190,8 @@ def environment() -> jinja2.Environment:
     found.filters.update(FILTERS)
     found.globals.update(
         records=Records(), shipped=shipped(), total=totals, command=command, cost_example=cost_example, tables=tables,
-        degradation=degradation, growth=growth(), summary=summary, registry=registry, facts=facts, mean=fmean,
+        degradation=degradation, growth=growth(), transformers=len(NETWORKS),
+        summary=summary, registry=registry, facts=facts, mean=fmean,
         digits=len(list((ROOT / "lamina" / "data" / "digits").glob("*.png"))),
     )  # fmt: skip
     return found
@@ -224,15 +226,19 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing")
     parser.add_argument("--adopt", action="store_true", help="from the written files into the templates")
     options = parser.parse_args()
-    for template, path, text in (found := list(differing())):
+    left = 0
+    for template, path, text in list(differing()):
         if options.check:
             print(f"{path} is not what docs/templates/{template} gives: edit the template, and run make results")
+            left += 1
         elif options.adopt:
-            print(f"docs/templates/{template}: {'taken over' if adopt(template, path, text) else 'conflicts are marked in it'}")
+            merged = adopt(template, path, text)
+            print(f"docs/templates/{template}: {'taken over' if merged else 'conflicts are marked in it'}")
+            left += not merged
         else:
             (ROOT / path).write_text(text, encoding="utf-8")
             print(f"wrote {path}")
-    return 1 if options.check and found else 0
+    return 1 if left else 0
 
 
 if __name__ == "__main__":
