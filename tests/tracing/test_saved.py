@@ -10,7 +10,7 @@ from torch.nn import functional as F
 import lamina
 from lamina.errors import InputError
 from lamina.zoo import registry
-from tests.saved import saved_bytes
+from tests.saved import peak_bytes, saved_bytes
 
 MAPS, ROWS, HEADS, SQUARE = (2, 6, 8, 8), (8, 16), (2, 4, 8, 16), (8, 8)
 PLACES = torch.zeros(8, 5, dtype=torch.long)
@@ -141,6 +141,19 @@ def test_an_operation_keeps_what_torch_keeps(name):
     operation, shape = OPERATIONS[name]
     module, x = Of(operation).train(), torch.randn(shape)
     assert lamina.trace(module, x).saved_bytes == saved_bytes(module, x)
+
+
+# Without what torch has fused kernels for outside of a trace, and without masks, which the operation finds outside.
+PEAKS = [name for name in OPERATIONS if name.startswith(("LSTM", "GRU", "RNN", "RMS", "attention", "response"))]
+PEAKS += ["bilinear", "cosine_similarity", "cumsum", "normalize", "einsum", "reflect"]
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
+@pytest.mark.parametrize("name", [n for n in PEAKS if not any(word in n for word in ("dropout", "module", "boolean", "added"))])
+def test_an_operation_has_alive_what_torch_has(name):
+    operation, shape = OPERATIONS[name]
+    module, x = Of(operation).eval(), torch.randn(shape)
+    assert lamina.trace(module, x).peak_activation_bytes == peak_bytes(module, x)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import weakref
 from dataclasses import dataclass
 from functools import partial
 from unittest import mock
@@ -13,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import lamina
 from lamina.cost import record
@@ -22,7 +20,7 @@ from lamina.tracing import rules
 from lamina.tracing.tracer import trace
 from lamina.workload import Layer, Loops, Workload, replace
 from lamina.zoo import registry
-from tests.saved import saved_bytes
+from tests.saved import Watch, saved_bytes
 
 SMALL_ENOUGH = [n for n in lamina.names() if lamina.spec(n).macs < 25e9 and n not in ("resnet1202_cifar", "resnet110_cifar")]
 
@@ -122,42 +120,6 @@ def test_both_levels_agree_on_random_networks(case):
     above, below = trace(module, x), by_operators(module, x)
     assert above.layers[-1].outputs[0].shape == tuple(expected) if above.layers else True
     assert products(above) == products(below)
-
-
-class Watch(TorchDispatchMode):
-    """The bytes of tensors alive in a real run, by storage."""
-
-    def __init__(self, own: set[int]):
-        super().__init__()
-        self.own, self.alive, self.peak = own, 0, 0
-        self.living: dict[int, int] = {}
-        self.deaths: set[weakref.ref] = set()
-
-    def add(self, tensor: torch.Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
-        if key in self.own:
-            return
-        if key not in self.living:
-            self.alive += size
-            self.peak = max(self.peak, self.alive)
-        self.living[key] = self.living.get(key, 0) + 1
-
-        def died(death: weakref.ref) -> None:
-            self.deaths.discard(death)
-            self.living[key] -= 1
-            if not self.living[key]:
-                del self.living[key]
-                self.alive -= size
-
-        self.deaths.add(weakref.ref(tensor, died))
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for t in result if isinstance(result, (tuple, list)) else [result]:
-            if isinstance(t, torch.Tensor) and not any(t is a for a in args):
-                self.add(t)
-        return result
 
 
 @pytest.mark.parametrize(

@@ -35,15 +35,18 @@ def attention(
     if dropout_p:
         ops = operators.sum_of(ops, operators.dropout_ops(math.prod(q[:-1]) * k[-2]))
     fused = _is_fused(t, query, key, value, mask, dropout_p)
+    learned = mask is not None and t.thread.differentiates and t.ledger.is_differentiable(mask)
+    trains = fused and (t.device == "cuda" or not learned)
     out = _laid_out(t, shape, query, fused)
-    keep = _fused if fused else _composed
-    saved, workspace = keep(t, query, key, value, mask, out, dropout_p > 0)
+    saved, _ = (_fused if trains else _composed)(t, query, key, value, mask, out, dropout_p > 0)
+    _, workspace = (_fused if fused else _composed)(t, query, key, value, mask, out, dropout_p > 0)
     name, given = "scaled_dot_product_attention", (query, key, value, mask)
     return t.emit("matmul", name, given, out, nests, ops, saved, attributes, workspace=workspace)
 
 
 def _is_fused(t: Emitter, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> bool:
-    """Whether torch has a kernel for it: aten/src/ATen/native/transformers/sdp_utils_cpp.cpp for the CPU. On a GPU (whose
+    """Whether torch has a kernel for it: aten/src/ATen/native/transformers/sdp_utils_cpp.cpp for the CPU, where a mask that a
+    gradient flows to has none either. On a GPU (whose
     kernels differ by type, head and mask; the memory-efficient one takes all of these) only the axes decide."""
     if not q.dim() == k.dim() == v.dim() == 4:
         return False
@@ -51,7 +54,7 @@ def _is_fused(t: Emitter, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, 
         return True
     if dropout or not q.shape[-1] == k.shape[-1] == v.shape[-1] or any(x.stride(-1) != 1 for x in (q, k, v)):
         return False
-    return mask is None or (mask.dim() in (2, 4) and not (t.thread.differentiates and t.ledger.is_differentiable(mask)))
+    return mask is None or mask.dim() in (2, 4)
 
 
 def _laid_out(t: Emitter, shape: tuple[int, ...], query: Tensor, fused: bool) -> Tensor:
@@ -104,7 +107,9 @@ def _composed(
     )
     number = _as_numbers(mask, size)
     copied = values if isinstance(values, int) else 0
-    return saved, queries + number + max(keys + scores, 2 * scores * (2 if dropout else 1), scores + copied)
+    result = size * out.numel()
+    whole = queries + number + max(keys + scores, (4 if dropout else 2) * scores, scores + copied + result)
+    return saved, whole - result
 
 
 # ---- torch's fused inference kernels, which it takes outside of a trace only; whoever calls them by name is counted too

@@ -78,10 +78,13 @@ def rms_norm(t: Emitter, input: Tensor, normalized_shape, weight=None, eps=None)
     out, n = t.new(shape, input.dtype), math.prod(shape)
     rows = n // math.prod(inner)
     ops = operators.normalisation_ops(n, rows, weight is not None, shift=False, centred=False)
-    saved = [input, operators.statistics_kept(rows, centred=False)]
-    if t.device == "cpu" and weight is not None:  # made of other operations: the normalised values are a factor
-        saved.append(n * input.element_size())
-    return t.emit("norm", "rms_norm", (input, weight), out, (), ops, saved, workspace=saved[-1])
+    workspace = statistics = operators.statistics_kept(rows, centred=False)
+    saved = [input, statistics]
+    if t.device == "cpu":  # made of other operations: the normalised values are a factor
+        normalised = n * input.element_size() if weight is not None else 0
+        saved.append(normalised)
+        workspace += normalised or statistics
+    return t.emit("norm", "rms_norm", (input, weight), out, (), ops, saved, workspace=workspace)
 
 
 def _softmax(name: str) -> Callable[..., Any]:

@@ -30,11 +30,10 @@ class Size(NamedTuple):
     packed: bool
 
 
-def _kept(t: Emitter, s: Size, input: Tensor, out: Tensor, dropout: float, batch_first: bool) -> list[Tensor | int]:
+def _kept(t: Emitter, s: Size, input: Tensor, out: Tensor, dropout: float, moved: bool) -> list[Tensor | int]:
     """What is kept beside the first states. What cuDNN reserves is not documented: there it is the gates' values and cells."""
     places, number = sum(steps * batch for steps, batch in s.runs), s.layers * s.directions
     width = (s.projected or s.hidden) * s.itemsize
-    moved = batch_first and min(s.runs[0]) > 1  # steps come first: a copy
     kept: list[Tensor | int] = [input.numel() * s.itemsize if moved else input]
     for _ in range(s.layers - 1):
         kept.append(places * width * s.directions)  # what the layer above takes
@@ -43,7 +42,7 @@ def _kept(t: Emitter, s: Size, input: Tensor, out: Tensor, dropout: float, batch
     if t.device == "cuda":
         values = GATES[s.cell] + (1 if s.cell == "lstm" else 0)
         return [*kept, out, places * s.hidden * values * number * s.itemsize]
-    if s.cell != "lstm" or s.packed or s.projected or input.dtype not in (torch.float32, torch.bfloat16):
+    if not _is_onednn(t, s, input):
         each = operators.recurrent_kept(s.cell, s.runs, s.hidden, s.projected) * s.itemsize
         copies = [kept[0]] * (s.directions - 1) if moved else []  # each direction makes its own
         return [*kept, *copies, *(each,) * number]
@@ -57,6 +56,21 @@ def _kept(t: Emitter, s: Size, input: Tensor, out: Tensor, dropout: float, batch
         if s.directions == 2 or (dropout and layer < s.layers - 1):  # else its result is what the layer above takes
             kept += [places * width] * s.directions
     return kept if s.directions == 2 else [*kept, out]
+
+
+def _is_onednn(t: Emitter, s: Size, input: Tensor) -> bool:
+    plain = s.cell == "lstm" and not s.packed and not s.projected
+    return t.device == "cpu" and plain and input.dtype in (torch.float32, torch.bfloat16)
+
+
+def _workspace(t: Emitter, s: Size, input: Tensor, copied: bool) -> int:
+    """Beside the results; of cuDNN, whose own is not known, what oneDNN's kind of kernel takes."""
+    units = sum(steps * batch for steps, batch in s.runs) * s.hidden * s.itemsize
+    state, output = s.runs[0][1] * s.hidden * s.itemsize, units * (s.projected or s.hidden) // s.hidden
+    if t.device == "cuda" or _is_onednn(t, s, input):
+        moved = input.numel() * s.itemsize if copied else 0
+        return operators.onednn_lstm_workspace(output, state, s.layers, s.directions, moved)
+    return operators.recurrent_workspace(s.cell, units, output, state, s.layers, s.directions, copied)
 
 
 def _sequence(name: str) -> Callable[..., Any]:
@@ -101,12 +115,15 @@ def _sequence(name: str) -> Callable[..., Any]:
             out = out.transpose(0, 1)
         last = [t.new(tuple(s.shape), s.dtype) for s in states]
         ops = operators.recurrent_ops(name, total * hidden * layers * directions, bool(biased))
+        moved = batch_first and min(runs[0]) > 1  # steps come first: a copy of the input
         size = Size(name, runs, layers, directions, hidden, projected, input.element_size(), packed)
-        kept = _kept(t, size, input, out, float(dropout) if training else 0.0, batch_first)
+        kept = _kept(t, size, input, out, float(dropout) if training else 0.0, moved)
         given = (input, *states, *weights)
         attributes = {"layers": layers, "bidirectional": bool(both), "packed": packed}
         outputs = (out, *last)
-        t.emit("linear", name, given, outputs, tuple(nests), ops, (*kept, *states), attributes)
+        t.emit(
+            "linear", name, given, outputs, tuple(nests), ops, (*kept, *states), attributes, _workspace(t, size, input, moved)
+        )
         return outputs
 
     return recurrent
@@ -128,7 +145,9 @@ def _cell(name: str) -> Callable[..., Any]:
         kept: list[Tensor | int] = [input, *states, operators.cell_kept(name, rows * hidden, t.device) * input.element_size()]
         if gates == 1 or (t.device == "cuda" and gates == 4):  # an activation's result; the cell
             kept.append(outputs[-1])
-        t.emit("linear", f"{name}_cell", (input, *states, w_ih, w_hh, b_ih, b_hh), outputs, nests, ops, kept)
+        workspace = operators.cell_workspace(name, rows * hidden * input.element_size())
+        given = (input, *states, w_ih, w_hh, b_ih, b_hh)
+        t.emit("linear", f"{name}_cell", given, outputs, nests, ops, kept, workspace=workspace)
         return outputs if gates == 4 else outputs[0]
 
     return cell
