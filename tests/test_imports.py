@@ -97,7 +97,11 @@ TABLE = {
     ),
     "lamina.report": Row(third=("rich", "matplotlib", "jinja2")),
     # The page and its document need no server; the routes and the live runs behind them do.
-    "lamina.serve.explorer": Row(lamina=("lamina.cost", "lamina.hardware", "lamina.report", "lamina.zoo")),
+    "lamina.serve.explorer": Row(lamina=("lamina.cost", "lamina.hardware", "lamina.sources", "lamina.zoo")),
+    "lamina.serve.explorer.routes": Row(lamina=("lamina.zoo",), third=("starlette", "anyio")),
+    "lamina.serve.explorer.live": Row(
+        lamina=("lamina.data.image", "lamina.infer", "lamina.weights", "lamina.zoo"), third=("numpy", "torch")
+    ),
     # Networks with their weights come from `lamina.infer`; images are decoded by `lamina.data`, as everywhere.
     "lamina.serve": Row(
         lamina=("lamina.sources", "lamina.cost", "lamina.infer", "lamina.hardware", "lamina.report", "lamina.data.image"),

@@ -45,6 +45,7 @@ def demo(
         print_json({"digits": len(digits), "right": right, "wrong": mistakes, "page": str(html.resolve())})
     else:
         print(f"\nThe lecture, claim by claim, with figures: {html.resolve()}")
+        print("Any network whole, in the browser: lamina explore resnet50")
 
 
 def drawn(path: Path) -> str:

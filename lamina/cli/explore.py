@@ -1,4 +1,5 @@
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Annotated
 
@@ -11,7 +12,9 @@ from lamina.files import write
 from lamina.workload import Workload
 
 Models = Annotated[list[str] | None, typer.Argument(metavar="[MODEL...]", help="Networks, as for `lamina cost`.")]
-On = Annotated[str | None, typer.Option("--on", metavar="ACCELERATOR", help="Map every layer on it, too (`lamina fit`).")]
+On = Annotated[
+    str | None, typer.Option("--on", metavar="ACCELERATOR", help="With --html: map every layer on it, too (`lamina fit`).")
+]
 MOST = 8  # networks of one page
 SHORT = {long: short for short, long in DTYPES.items()}
 
@@ -23,16 +26,33 @@ def explore(
     dtype: options.Dtype = None,
     past: options.Past = 0,
     on: On = None,
+    weights: options.Weights = None,
+    host: Annotated[str, typer.Option("--host", help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8080,
+    allow_host: Annotated[
+        list[str] | None, typer.Option("--allow-host", metavar="NAME", help="A name that browsers call this machine by.")
+    ] = None,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")] = True,
 ) -> None:
     """A page that shows a network whole: its graph, unfolding by modules, coloured by any figure; every layer's formula, loops
-    and tensors; memory over time; the roofline; two networks side by side. It needs no network and no server.
+    and tensors; memory over time; the roofline; two networks side by side; and networks at work.
+
+    With --html as one file that needs no server, and does everything but change sizes and run networks.
     """
     names = list(dict.fromkeys(models or ["resnet50"]))
     if len(names) > MOST:
         raise InputError(f"{len(names)} networks: one page holds at most {MOST}")
+
+    def find(name: str) -> Network:
+        return network.find(name, input or (), dtype, past) if name in names else network.find(name)
+
     if html is None:
-        raise InputError("give --html FILE: the page is written there")
-    write(html, page([network.find(name, input or (), dtype, past) for name in names], on))
+        if on is not None:
+            raise InputError("--on goes with --html: the page of a server maps on what is chosen in it")
+        return serve(find, names, weights, host, port, allow_host or (), browser)
+    if weights is not None:
+        raise InputError("--weights are for networks that run, which they do not in a file: leave out --html")
+    write(html, page([find(name) for name in names], on))
     print(html.resolve())
 
 
@@ -41,19 +61,14 @@ def page(nets: Sequence[Network], on: str | None = None) -> str:
     from lamina.serve.explorer import gather
     from lamina.serve.explorer import page as pages
 
-    documents = [gather.network(net, at(net), _fit(net, on)) for net in nets]
-    compared = gather.pairs([net.trace() for net in nets])
-    values = pages.data(documents, compared, gather.machines(), [], gather.zoo())
+    traced = [net.trace() for net in nets]
+    fits = [{"fit": gather.mapping(workload, on)} if on else {} for workload in traced]
+    documents = [gather.described(net, work, at(net), fit) for net, work, fit in zip(nets, traced, fits, strict=True)]
+    values = pages.data(documents, gather.pairs(traced), gather.machines(), [], gather.zoo())
     return pages.document(values, f"{' and '.join(net.name for net in nets)} · Lamina")
 
 
-def _fit(net: Network, on: str | None) -> dict[str, object]:
-    from lamina.serve.explorer import gather
-
-    return {"fit": gather.mapping(net.trace(), on)} if on else {}
-
-
-def at(net: Network):
+def at(net: Network) -> Callable[[int, str], Workload] | None:
     """The trace of a network at a batch and a type; None for a file, which has its own."""
     if net.source.path is not None:
         return None
@@ -62,3 +77,36 @@ def at(net: Network):
         return replace(net, dtype=SHORT[dtype]).trace(net.resized("batch", batch))
 
     return trace
+
+
+def serve(
+    find: Callable[[str], Network],
+    names: Sequence[str],
+    weights: str | None,
+    host: str,
+    port: int,
+    hosts: Sequence[str],
+    browser: bool,
+) -> None:
+    """Answer at the address until a signal comes; the browser is opened once the first network is traced."""
+    from lamina.cli.serve import require, say
+
+    for name in names:
+        find(name)  # a wrong name is an error of this call, not of the page
+    require()
+    from lamina.serve import app, run
+    from lamina.serve.explorer.routes import Explorer
+    from lamina.serve.models import Models
+
+    listening = run.bind(host, port)
+    url = run.address(listening) + "/explore/"
+
+    def loaded(models: Models) -> None:
+        say(f"{', '.join(names)} at {url}")
+        if browser and sys.stderr.isatty():
+            import webbrowser
+
+            webbrowser.open(url)
+
+    explorer = Explorer(find, at, names, weights)
+    run.serve(run.Server(app.application(Models([]), routes=explorer.routes(), hosts=hosts, loaded=loaded), 0.0), listening)

@@ -1,6 +1,7 @@
 """Pages to test, and a real browser to open them in."""
 
 import shutil
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -40,6 +41,13 @@ class Visit:
 
     def value(self, script: str) -> Any:
         return self.page.evaluate(script)
+
+    def until(self, script: str) -> None:
+        """Wait until it is true. (Playwright's own way is evaluated in the page, whose policy forbids that.)"""
+        end = time.monotonic() + 30
+        while not self.value(script):
+            assert time.monotonic() < end, f"never true: {script}"
+            time.sleep(0.02)
 
     def boxes(self) -> list[str]:
         """The names of what the graph shows."""

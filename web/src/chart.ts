@@ -81,7 +81,7 @@ export function axes(painter: Painter, x: Axis, y: Axis, theme: Theme): void {
 export abstract class Chart {
   readonly element: HTMLElement;
   protected readonly surface: Surface;
-  protected theme!: Theme;
+  protected theme!: Theme; // of the first `show` on
 
   constructor(
     private readonly name: string,
@@ -90,7 +90,7 @@ export abstract class Chart {
   ) {
     this.surface = new Surface(
       { class: `chart ${name}`, role: "img", "aria-label": label, ...attributes },
-      (context) => this.ready && this.draw(new CanvasPainter(context), this.surface.width, this.surface.height),
+      (context) => this.theme && this.ready && this.draw(new CanvasPainter(context), this.surface.width, this.surface.height),
     );
     this.element = h(
       "figure",

@@ -105,6 +105,7 @@ export interface NetworkDocument {
   fields?: Field[];
   sizes?: Record<string, number>;
   fit?: Fit;
+  live?: string[];
   measured?: { how: string; seconds: Record<string, number> };
 }
 
@@ -135,14 +136,6 @@ export interface Change {
 export interface Comparison {
   shared: number;
   layers: Change[];
-}
-
-export interface Live {
-  digits: boolean;
-  images: boolean;
-  attention: boolean;
-  translation: boolean;
-  why: string;
 }
 
 /** What the page begins with. `served` pages ask their server for more. */

@@ -22,6 +22,7 @@ import * as units from "./units";
 import { countVisible, MOST, opening } from "./visible";
 import { ZooMap } from "./zoo";
 
+const REST = 350; // milliseconds after which a slider is taken to rest
 const ANY: Machine = { name: "a machine", about: "", peak: { fp32: 1e13 }, bandwidth: 1e12 };
 
 class Explorer {
@@ -32,6 +33,7 @@ class Explorer {
   private other: Network | undefined;
   private controls = "";
   private sized = "";
+  private rest = 0;
   private pending = 0;
   private readonly dark = matchMedia("(prefers-color-scheme: dark)");
   private readonly header = h("header");
@@ -69,7 +71,7 @@ class Explorer {
     this.accelerator = new Accelerator(page.accelerators, { choose: pick, ask });
     const holds = (name: string): boolean => page.served || page.networks.some((doc) => doc.name === name);
     this.zoo = new ZooMap(page.zoo, { open: (net) => this.open(net), year: (year) => this.update({ year }) }, holds);
-    this.live = page.served ? new LivePanel(() => this.net) : undefined;
+    this.live = page.served ? new LivePanel() : undefined;
     this.tabs = new Tabs(
       [
         ["layer", "Layer", this.about],
@@ -309,7 +311,7 @@ class Explorer {
         this.difference.replaceChildren(compare(net, this.other, this.comparison, this.state.chosen, choose));
       },
       zoo: () => this.zoo.show(theme, this.state.year, this.doc.name),
-      live: () => this.live?.show(net, layer),
+      live: () => this.live?.show(net, layer, theme),
       layer: () => this.about.replaceChildren(this.detail(item)),
     };
     (panels[this.state.tab] ?? panels.layer)();
@@ -361,18 +363,35 @@ class Explorer {
     );
     if (page.served && this.sized !== doc.name) {
       this.sized = doc.name;
-      const fields = settings(doc, this.state.changes, (name, value) => this.set(name, value));
+      const fields = settings(doc, this.state.changes, (name, value) => void this.set(name, value));
       this.sizes.replaceChildren(this.sizes.firstElementChild!, fields);
     }
     if (held) this.header.querySelector<HTMLElement>(`[aria-label="${CSS.escape(held)}"]`)?.focus();
   }
 
-  /** One field of the configuration, or a size of the input; "" is as it was. */
-  private set(name: string, value: string): void {
+  /** One field of the configuration, or a size of the input; "" is as it was. The page follows each move of a slider with one
+   * trace, and asks for the formulas of batch and type when it rests. */
+  private async set(name: string, value: string): Promise<void> {
     const changes = { ...this.state.changes };
     if (value === "") delete changes[name];
     else changes[name] = value;
-    this.update({ changes });
+    this.state = { ...this.state, changes };
+    clearTimeout(this.rest);
+    this.rest = window.setTimeout(() => void this.load(), REST);
+    const ticket = ++this.pending;
+    const { batch, dtype } = this.net;
+    try {
+      const doc = await this.source.quick(this.doc.name, changes, batch, dtype);
+      if (ticket !== this.pending) return;
+      this.doc = { ...doc, dtype };
+      this.net = new Network(this.doc, batch, dtype, this.machine);
+      this.say("");
+      this.render();
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      clearTimeout(this.rest);
+      if (ticket === this.pending) this.say(error.message, true);
+    }
   }
 }
 

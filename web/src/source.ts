@@ -27,6 +27,11 @@ export class Source {
     return doc;
   }
 
+  /** The network with changes as one trace at a batch and a type: sooner there than formulas of both. */
+  async quick(name: string, changes: Record<string, string>, batch: number, dtype: string): Promise<NetworkDocument> {
+    return ask<NetworkDocument>("network", { model: name, ...prefixed(changes), batch: String(batch), dtype });
+  }
+
   comparison(a: string, b: string): Comparison | undefined {
     return this.pairs.get(`${a} ${b}`);
   }

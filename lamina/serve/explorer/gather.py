@@ -1,6 +1,5 @@
 """What the explorer shows, gathered: documents of networks, their differences, machines, mappings and the zoo."""
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -28,10 +27,11 @@ class Network(Protocol):
     def resized(self, axis: Axis, size: int) -> dict[str, tuple[int, ...]]: ...
 
 
-def network(net: Network, at: Callable[[int, str], Workload] | None, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The document of a network; `at` traces it at a batch and a type, None where it has those it has."""
-    workload = net.trace()
-    return document.build(workload, at, shown=net.shown, about=about_zoo(net.name) | dict(about or {}))
+def described(
+    net: Network, workload: Workload, at: Callable[[int, str], Workload] | None, about: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The document of a network's trace; `at` traces it at a batch and a type, None where it has those it has."""
+    return document.build(workload, at, shown=net.shown, about=about_zoo(net.name) | dict(about))
 
 
 def about_zoo(name: str) -> dict[str, Any]:
@@ -58,6 +58,11 @@ def machines() -> list[dict[str, Any]]:
         except InputError:
             continue  # it has no clock, or no bandwidth
     return [{"name": m.name, "about": m.about, "peak": dict(m.peak), "bandwidth": m.bandwidth} for m in found]
+
+
+def accelerators() -> list[str]:
+    """Those that come with Lamina."""
+    return accelerator.names()
 
 
 def mapping(workload: Workload, on: str, objective: Any = "energy") -> dict[str, Any]:
@@ -114,28 +119,6 @@ def _accuracy(figure: Mapping[str, Any]) -> list[tuple[str, float]]:
             (data, round(100 - figure["value"], 3)) for data in ("CIFAR-10", "CIFAR-100", "MNIST") if f"{data} " in protocol
         ]
     return []
-
-
-def field(name: str, value: Any, default: Any, kind: Any) -> dict[str, Any]:
-    """A field of a configuration as the page shows it: a number, a switch, a choice, or text."""
-    choices = [str(c) for c in getattr(kind, "__args__", ()) if isinstance(c, str)]
-    if isinstance(default, bool):
-        form = "bool"
-    elif isinstance(default, int | float):
-        form = "int" if isinstance(default, int) else "float"
-    else:
-        form = "choice" if choices else "text"
-    row = {"name": name, "value": _text(value), "default": _text(default), "type": form}
-    return row | ({"choices": choices} if form == "choice" else {})
-
-
-def _text(value: Any) -> Any:
-    return value if isinstance(value, bool | int | float | str) else "" if value is None else str(value)
-
-
-def fields(config: Any, default: Any) -> list[dict[str, Any]]:
-    """Every field of a frozen `Config`."""
-    return [field(f.name, getattr(config, f.name), getattr(default, f.name), f.type) for f in dataclasses.fields(default)]
 
 
 def pairs(workloads: Sequence[Workload]) -> dict[str, Any]:

@@ -49,6 +49,19 @@ def data(
     }
 
 
+# Of the page that its server gives: its own files and answers, and what it makes itself (`blob:`).
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data: blob:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+def served(values: Mapping[str, Any]) -> str:
+    """The page of `values` that its server gives, with `POLICY` in the header of the answer."""
+    style = '<link rel="stylesheet" href="explorer.css">'
+    return _html("Lamina", "", style, values, '<script src="explorer.js"></script>')
+
+
 def policy(script: str, style: str) -> str:
     """What the page may do: run these sources and draw. (The files that it saves are made of `blob:` addresses.)"""
     return (
