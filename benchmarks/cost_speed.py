@@ -5,7 +5,7 @@ make peers, or .parity/bin/python benchmarks/cost_speed.py [--rounds 5] [--only 
 The modules are torchvision's, with their weights; each counter has its own, of the same weights, because some leave buffers
 and hooks behind. Counters take turns, round by round, and each one's least time counts: processor time of one thread, so
 that other work of the machine does not. A counter that gives another number than the arithmetic here and in
-`cost_conformance.py`, to the unit, is timed once and not compared with. `--record` writes benchmarks/records/cost_speed.json.
+`conformance_cases.py`, to the unit, is timed once and not compared with. `--record` writes benchmarks/records/cost_speed.json.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import time
 import warnings
 from collections.abc import Callable
 
+import conformance_cases as cases
 import cost_conformance as conformance
 import record
 import torch
@@ -53,8 +54,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
     "ResNet-50": (torchvision.models.resnet50, resnet((3, 4, 6, 3))),
     "ResNet-152": (torchvision.models.resnet152, resnet((3, 8, 36, 3))),
     "DenseNet-201": (torchvision.models.densenet201, densenet((6, 12, 48, 32))),
-    "ViT-L/16": (torchvision.models.vit_l_16, conformance.vit_macs(1024, 24, 196)),
-    "Swin-T": (torchvision.models.swin_t, conformance.swin_macs()),
+    "ViT-L/16": (torchvision.models.vit_l_16, cases.vit_macs(1024, 24, 196)),
+    "Swin-T": (torchvision.models.swin_t, cases.swin_macs()),
 }
 
 
