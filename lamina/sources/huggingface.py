@@ -92,14 +92,15 @@ class HuggingFace(Source):
         known = self.arguments()
         if not past:
             extras = {"use_cache": False} if "use_cache" in known else {}
-            return trace(module, name=name, device=device, **tensors, **self._positions(tensors, 0, masked), **extras)
+            given: dict[str, Any] = {**tensors, **self._positions(tensors, 0, masked), **extras}
+            return trace(module, name=name, device=device, **given)
         key = _decoded(tensors)
         assert key is not None  # a network that generates text has it
         before = {**tensors, key: tensors[key].new_empty((tensors[key].shape[0], past))}
         results: list[Any] = []
         call = {**before, **self._positions(before, 0, masked), "use_cache": True}
         trace(lambda: results.append(module(**call)))  # the cache, as the network itself makes it of so many tokens
-        (result,) = results
+        result = results[-1]
         arguments: dict[str, Any] = {key: tensors[key], "past_key_values": result.past_key_values, "use_cache": True}
         if arguments["past_key_values"] is None:
             raise InputError(f"{type(module).__name__} gives no key/value cache")
@@ -213,9 +214,6 @@ def _build(model: str, path: Path) -> "nn.Module":
         config = transformers.AutoConfig.from_pretrained(path.parent, trust_remote_code=False)
         with torch.device("meta"):
             module = cls.from_config(config) if cls is transformers.AutoModel else cls(config)
-        if any(map(_experts, module.modules())) and hasattr(module, "set_experts_implementation"):
-            # The products of the experts that each token goes to; the eager form asks which experts got one.
-            module.set_experts_implementation("batched_mm")
     except Exception as error:
         raise InputError(f"{model}: transformers cannot build {names[0] if names else kind}: {first_line(error)}") from error
     finally:

@@ -143,7 +143,8 @@ class Source(ABC):
         assert self.module is not None and not past
         known = {} if self.inputs else self.arguments()
         unnamed = [t for n, t in tensors.items() if n not in known]
-        return trace(self.module, *unnamed, name=name, device=device, **{n: t for n, t in tensors.items() if n in known})
+        named: dict[str, Any] = {n: t for n, t in tensors.items() if n in known}
+        return trace(self.module, *unnamed, name=name, device=device, **named)
 
     def check_past(self, past: int) -> None:
         if past:

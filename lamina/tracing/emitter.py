@@ -67,7 +67,7 @@ class Emitter:
         self._root = Frame(Place("", type(module).__name__, False, module), 0)
         self.thread = Thread(self._root)
         self._calls: dict[str, int] = {}  # of each path, so far
-        self._operations: list[Operation] = []
+        self.operations: list[Operation] = []
         self._counted, self._free = 0, 0
         self._unknown: list[tuple[int, str, Any, Any]] = []  # layer, operator, shapes in and out
         self._assumptions: dict[str, None] = {}
@@ -144,16 +144,18 @@ class Emitter:
         attributes: Mapping[str, Any] | None = None,
         workspace: int = 0,
         operators: tuple[int, int] | None = None,
+        detached: bool = False,
     ) -> Any:
         """Record one operation. `saved` are tensors kept for the backward pass (an int is so many bytes of a mask,
-        indices or statistics), which happens only where a gradient flows. `operators` are how many were counted and how
-        many are free, if there is not one. Returns `output`."""
+        indices or statistics), which happens only where a gradient flows: not through what is `detached`. `operators` are
+        how many were counted and how many are free, if there is not one. Returns `output`."""
         thread, ledger = self.thread, self.ledger
         frame = thread.stack[-1]
         found = [ledger.identify(tensor) for tensor in inputs if tensor is not None]
         read = [x for x in found if isinstance(x, Tensor)]
         weights = tuple([x for x in found if isinstance(x, Weight)])
-        grad = thread.differentiates and (any([x.requires_grad for x in read]) or any([w.trainable for w in weights]))
+        grad = any([x.requires_grad for x in read]) or any([w.trainable for w in weights])
+        grad = grad and thread.differentiates and not detached
         results = (output,) if isinstance(output, torch.Tensor) else output
         written = [ledger.register(x, grad and (x.is_floating_point() or x.is_complex())) for x in results]
         kept = ledger.keep(saved) if any([x.requires_grad for x in written]) else ()
@@ -164,7 +166,7 @@ class Emitter:
         self._free += free
         frame.layers += 1
         numbers = [x.id for x in read], [x.id for x in written]
-        self._operations.append(
+        self.operations.append(
             Operation(frame, kind, op, attributes or {}, *numbers, weights, loops, ops or {}, kept, workspace)
         )
         ledger.layer += 1
@@ -172,7 +174,7 @@ class Emitter:
 
     def unknown(self, operators: Iterable[tuple[str, Any, Any]]) -> None:
         """Operators of the layer before that nobody knows: name, shapes in and out."""
-        self._unknown += [(len(self._operations) - 1, *operator) for operator in operators]
+        self._unknown += [(len(self.operations) - 1, *operator) for operator in operators]
 
     # ---- the record -------------------------------------------------------------------------------------------------
 
@@ -196,7 +198,7 @@ class Emitter:
                     x.saved,
                     x.workspace,
                 )
-                for name, x in zip(self._names(), self._operations, strict=True)
+                for name, x in zip(self._names(), self.operations, strict=True)
             ]
         )
 
@@ -218,7 +220,7 @@ class Emitter:
         numbered."""
         seen: dict[str, int] = {}
         names = []
-        for operation in self._operations:
+        for operation in self.operations:
             frame, place = operation.frame, operation.frame.place
             alone = place.leaf and frame.layers == 1
             base = place.path if alone else f"{place.path}/{operation.op}" if place.path else operation.op

@@ -53,10 +53,10 @@ class Ledger:
 
     # ---- new tensors ------------------------------------------------------------------------------------------------
 
-    def enter(self, tensor: torch.Tensor) -> Tensor:
+    def enter(self, tensor: torch.Tensor, requires_grad: bool = False) -> Tensor:
         """An input of the network, or a constant from outside, which stays alive."""
         self._held.append(tensor)
-        found = self.register(tensor, False, "input")
+        found = self.register(tensor, requires_grad, "input")
         self._storage(tensor).outside = True
         return found
 
@@ -65,9 +65,17 @@ class Ledger:
         storage = self._storage(tensor)
         shape, dtype = tuple(tensor.shape), dtype_name(tensor.dtype)
         found = Tensor(len(self.tensors), shape, dtype, storage.number, storage.bytes, role, requires_grad)
+        if requires_grad and storage.alive > 1 and id(tensor) in self._known:
+            self._need_gradients(storage)
         self._know(tensor, found, storage)
         self.tensors.append(found)
         return found
+
+    def _need_gradients(self, storage: Storage) -> None:
+        """Something that needs a gradient is written through one tensor of a storage: all that lie there need one."""
+        for key, found in self._known.items():
+            if isinstance(found, Tensor) and found.storage == storage.number and not found.requires_grad:
+                self._known[key] = self.tensors[found.id] = replace(found, requires_grad=True)
 
     def _know(self, tensor: torch.Tensor, record: Tensor, storage: Storage) -> None:
         key = id(tensor)
@@ -268,6 +276,17 @@ class Ledger:
             if isinstance(found, Tensor):
                 records[found.id] = replace(found, role="output")
         return records
+
+    def places(self, results: Iterable[torch.Tensor]) -> tuple[list[int], set[int]]:
+        """Of tensors their numbers, and the storages of those that have none of their own."""
+        numbers, storages = list[int](), set[int]()
+        for tensor in results:
+            found, storage = self._known.get(id(tensor)), self._alive.get(self.address(tensor))
+            if isinstance(found, Tensor):
+                numbers.append(found.id)
+            if storage is not None:
+                storages.add(storage.number)
+        return numbers, storages
 
     def lifetimes(self) -> tuple[Lifetime, ...]:
         """Those of the storages; what is still alive lives until the last layer."""

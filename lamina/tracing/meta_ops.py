@@ -30,7 +30,7 @@ ORDER: tuple[Kind, ...] = (
     "conv", "linear", "matmul", "softmax", "norm", "pool", "activation", "embedding", "elementwise", "other", "copy", "view"
 )  # fmt: skip
 # Operators whose first two tensors are the factors; others have what they add to before them.
-FACTORS_FIRST = {"convolution", "_convolution", "mm", "bmm", "mv", "dot", "vdot", "_int_mm"}
+FACTORS_FIRST = {"convolution", "_convolution", "mm", "bmm", "mv", "dot", "vdot", "_int_mm", "_grouped_mm"}
 # Methods whose result is the value of a tensor, and functions whose result's shape is.
 READERS = {"item", "tolist", "numpy", "__bool__", "__int__", "__float__", "__index__", "__array__", "__contains__", "equal"}
 CHOOSERS = {"nonzero", "where", "__getitem__", "unique", "masked_select"}
@@ -127,6 +127,7 @@ class MetaOps(private.DispatchMode):
         self.lent: set[int] = set()  # where these lie, by address
         self.changed: dict[int, Tensor] = {}  # those written in place
         self.inner: dict[int, weakref.ref[Tensor]] = {}  # results of the operators themselves
+        self.constant: set[int] = set()  # those of them that no gradient flows to, by id
         self.storages: dict[int, int] = {}  # of these, by address: how many tensors of it are alive
         self.alive, self.peak = 0, 0  # bytes
 
@@ -168,7 +169,7 @@ class MetaOps(private.DispatchMode):
             result, kind, loops, ops = found
         self._count(func, given, result, kind, loops, ops)
         originals = {id(moved[id(x)]): x for x in given}
-        self._note(result, originals)
+        self._note(result, originals, not any(map(self._is_differentiable, given)))
         return self._written(result, moved, written, originals) if written else result
 
     def _lend(self, given: list[Tensor]) -> None:
@@ -255,7 +256,13 @@ class MetaOps(private.DispatchMode):
         if outside is not None:
             return self.t.operand(outside)
         owner = self.t.ledger.owner(x)
-        return owner.names[0] if isinstance(owner, Weight) else "intermediate"
+        return owner.names[0] if isinstance(owner, Weight) else "buffer" if id(x) in self.constant else "intermediate"
+
+    def _is_differentiable(self, x: Tensor) -> bool:
+        if id(x) not in self.inner:
+            return self.t.ledger.is_differentiable(x)
+        outside = self._outside(x)
+        return id(x) not in self.constant if outside is None else self.t.ledger.is_differentiable(outside)
 
     def _outside(self, x: Tensor) -> Tensor | None:
         address = self.t.ledger.address(x)
@@ -263,13 +270,16 @@ class MetaOps(private.DispatchMode):
 
     # ---- what it leaves -----------------------------------------------------------------------------------------------
 
-    def _note(self, result: Any, originals: dict[int, Tensor]) -> None:
+    def _note(self, result: Any, originals: dict[int, Tensor], constant: bool) -> None:
         """Its results: new ones, or arguments that it wrote to (`originals` by the `id` of what it got for them)."""
         for x in tensors(result):
             original = originals.get(id(x))
             if original is None:
                 self._note_new(x)
+                if constant:
+                    self.constant.add(id(x))
             else:
+                self.constant.discard(id(original))
                 self.changed[id(original)] = original
 
     def _written(self, result: Any, moved: dict[int, Tensor], written: dict[int, Tensor], originals: dict[int, Tensor]) -> Any:
@@ -291,6 +301,7 @@ class MetaOps(private.DispatchMode):
 
         def died(_: Any) -> None:
             self.inner.pop(key, None)
+            self.constant.discard(key)
             if not inherited:
                 self.storages[address] -= 1
                 if self.storages[address] == 0:

@@ -28,24 +28,37 @@ from torch.overrides import TorchFunctionMode
 
 from lamina.errors import InputError, LaminaError
 from lamina.operators import ShapeError
-from lamina.tracing import blame, custom, meta_ops, outside, private, rules, values
+from lamina.tracing import blame, custom, gradient, meta_ops, outside, private, rules, values
 from lamina.tracing.emitter import Emitter
 from lamina.tracing.ledger import Ledger
 from lamina.tracing.restore import restored
 from lamina.tracing.survey import survey
 from lamina.workload import Device, Workload
 
+Loss = Callable[[Any], Any]
 
-def trace(module: Callable[..., Any], *inputs: Any, name: str | None = None, device: Device = "cpu", **kwargs: Any) -> Workload:
+
+def trace(
+    module: Callable[..., Any],
+    *inputs: Any,
+    name: str | None = None,
+    device: Device = "cpu",
+    loss: Loss | None = None,
+    **kwargs: Any,
+) -> Workload:
     """The `Workload` of one call `module(*inputs, **kwargs)`, in the module's own mode (train or eval).
 
     Floating-point tensors among the inputs only lend their shape and dtype; they may lie on any device, the meta device
     included. Integer tensors that are not on the meta device keep their values. The module may be real, on the meta
     device or compiled, and stays as it was, also when its forward raises; it may be any callable.
 
+    The backward pass starts at everything that the forward returns; `loss` picks from that, as in
+    `loss=lambda output: output.logits`, and what only leads elsewhere is not part of it. An input needs a gradient if its
+    `requires_grad` says so.
+
     `device` ("cpu" or "cuda") is where eager execution is imagined: what torch keeps for the backward pass depends on it,
-    as its kernels do (attention with dropout is fused on a GPU only). A forward with an argument of that name has to take it
-    from elsewhere.
+    as its kernels do (attention with dropout is fused on a GPU only). A forward with an argument of one of these names has to
+    take it from elsewhere.
 
     Raises `InputError`, which names the layer or the line of the forward, for shapes that do not fit, arguments that are
     missing, and values that a trace cannot know; the forward's own errors become one too if they are of
@@ -57,11 +70,11 @@ def trace(module: Callable[..., Any], *inputs: Any, name: str | None = None, dev
     name = name or type(module).__name__
     with _no_collection(), _turn(module):
         try:
-            return Tracer(module, device).run(inputs, kwargs, name)
+            return Tracer(module, device).run(inputs, kwargs, name, loss)
         except InputError as error:
             if not private.refuses_subclass(error.__cause__):
                 raise
-        return Tracer(module, device, watch=False).run(inputs, kwargs, name)
+        return Tracer(module, device, watch=False).run(inputs, kwargs, name, loss)
 
 
 class Escapes(private.DispatchMode):
@@ -104,7 +117,7 @@ class Tracer(TorchFunctionMode):
         self.closed = False
         self.undo: list[tuple[Any, torch.Tensor, Any]] = []  # attributes of tensors that the forward set: setter, tensor, value
 
-    def run(self, inputs: Sequence[Any], kwargs: Mapping[str, Any], name: str) -> Workload:
+    def run(self, inputs: Sequence[Any], kwargs: Mapping[str, Any], name: str, loss: Loss | None) -> Workload:
         self.called += inputs, kwargs
         entered: dict[int, torch.Tensor] = {}  # by the id of what was given: a tensor that is given twice stays one
 
@@ -130,6 +143,9 @@ class Tracer(TorchFunctionMode):
         results = values.tensors(result)
         self.ledger.note_results(results)
         records = self.ledger.records(results)
+        chosen = results if loss is None else _chosen(loss, result)
+        if chosen:  # else the forward leaves its results elsewhere
+            gradient.follow(self.emitter.operations, records, *self.ledger.places(chosen))
         return Workload(
             name=name,
             mode="train" if isinstance(self.module, nn.Module) and self.module.training else "eval",
@@ -147,11 +163,12 @@ class Tracer(TorchFunctionMode):
 
     def _enter(self, value: torch.Tensor) -> torch.Tensor:
         """What the forward gets for an input."""
+        requires_grad = value.requires_grad
         if not value.is_meta and not values.keeps_values(value):
             value = self.ledger.meta(value)
         elif isinstance(value, nn.Parameter):
             value = value.detach()
-        self.ledger.enter(value)
+        self.ledger.enter(value, requires_grad)
         return value
 
     # ---- the forward's surroundings ---------------------------------------------------------------------------------
@@ -262,6 +279,17 @@ class Tracer(TorchFunctionMode):
                 running.pop()
         with torch.no_grad():
             return meta_ops.run(self.emitter, func, args, kwargs)
+
+
+def _chosen(loss: Loss, result: Any) -> list[torch.Tensor]:
+    """What the loss is computed of."""
+    try:
+        chosen = values.tensors(loss(result))
+    except (AttributeError, LookupError, TypeError) as error:
+        raise InputError(f"loss= does not fit what the forward returns: {type(error).__name__}: {error}") from error
+    if not chosen:
+        raise InputError("loss= picks no tensor from what the forward returns")
+    return chosen
 
 
 @cache

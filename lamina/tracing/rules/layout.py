@@ -75,6 +75,7 @@ def view(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     """Shape changes run as they are: on the meta device they are C++ and cost a microsecond. A result in its input's
     storage is a view; in a storage of its own it is a copy (reshape of a transposed tensor)."""
     like = name.endswith("_as")  # the other tensor lends its shape only
+    detached = name in ("detach", "data")
 
     def run(t: Emitter, input: Any, *args: Any, **kwargs: Any) -> Any:
         if not isinstance(input, Tensor):
@@ -98,9 +99,10 @@ def view(function: Callable[..., Any], name: str) -> Callable[..., Any]:
             if out is input:  # nothing happened
                 return out
             shared = private.address(out) == private.address(source)
-            if shared and out.numel() == source.numel() and t.ledger.is_own(source):
+            whole = shared and out.numel() == source.numel() and t.ledger.is_own(source)
+            if whole and not (detached and t.ledger.is_differentiable(input)):
                 return out  # the whole weight in another form is that weight
-            return t.emit("view" if shared else "copy", name, (input,), out)
+            return t.emit("view" if shared else "copy", name, (input,), out, detached=detached)
         address = private.address(source)
         shared = all(private.address(part) == address for part in out)
         t.emit("view" if shared else "copy", name, (input,), tuple(out))
@@ -192,6 +194,13 @@ def setitem(t: Emitter, input: Tensor, index: Any, value: Any) -> Any:
             input[index]
     t.emit("copy", "setitem", (input,), input)
     return None
+
+
+@rule(Tensor.detach_)
+def detach_(t: Emitter, input: Tensor) -> Any:
+    if not input.is_meta or t.ledger.is_own(input):
+        return NotImplemented
+    return t.emit("view", "detach", (input,), input, detached=True)
 
 
 @rule(private.check)
@@ -310,6 +319,18 @@ def argmax(t: Emitter, input: Tensor, dim=None, keepdim: bool = False, *, out=No
     indices, attributes = _routing(t, operators.reduced(tuple(input.shape), dim, keepdim), 1, input.shape[-1])
     ops = operators.reduction_ops("argmax", input.numel(), indices.numel())
     return t.emit("elementwise", "argmax", (input,), indices, (), ops, (), attributes)
+
+
+def _histogram(input: Tensor, bins: int, min: float, max: float) -> Tensor:
+    return torch.histc(input.double(), bins, min, max).to(input.dtype)
+
+
+@rule(torch.histc, Tensor.histc)
+def histc(t: Emitter, input: Tensor, bins: int = 100, min: float = 0, max: float = 0, *, out=None) -> Any:
+    """Of whole numbers too, which torch has on GPUs only (how many tokens each expert gets)."""
+    if input.is_meta or input.is_floating_point() or out is not None:
+        return NotImplemented
+    return meta_ops.run(t, _histogram, (input, bins, min, max), {})
 
 
 # ---- new tensors ------------------------------------------------------------------------------------------------

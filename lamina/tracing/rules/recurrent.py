@@ -14,7 +14,15 @@ from lamina.operators import GATES, ShapeError
 from lamina.tracing import private
 from lamina.tracing.emitter import Emitter
 from lamina.tracing.rules.table import RULES, rule
-from lamina.workload import Loops
+from lamina.workload import Loops, replace
+
+
+def _from_given_state(nests: Sequence[Loops], state: int | str) -> list[Loops]:
+    """The nests, the first step from the state that is given apart: that needs a gradient only if the state does."""
+    place = next(i for i, nest in enumerate(nests) if nest.operands[0] == "state" and i)
+    first = nests[place]
+    rest = [replace(first, times=first.times - 1)] if first.times > 1 else []
+    return [*nests[:place], replace(first, times=1, operands=(state, *first.operands[1:])), *rest, *nests[place + 1 :]]
 
 
 class Size(NamedTuple):
@@ -109,7 +117,9 @@ def _sequence(name: str) -> Callable[..., Any]:
                 raise ShapeError(f"takes {own[0].shape[-1]} features, got {features} (input {tuple(input.shape)})")
             place = (t.operand(input) if number < directions else "state", t.operand(own[0]), t.operand(own[1]))
             place += (t.operand(own[-1]),) if projected else ()
-            nests += operators.recurrent(runs, gates, features, hidden, projected, place)
+            backwards = both and number % 2
+            given = operators.recurrent(runs[::-1] if backwards else runs, gates, features, hidden, projected, place)
+            nests += _from_given_state(given, t.operand(states[0]))
         out = t.new((*leading, width * directions), input.dtype)
         if batch_first:
             out = out.transpose(0, 1)

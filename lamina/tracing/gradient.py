@@ -1,0 +1,23 @@
+"""Which layers a backward pass runs through: those between a trained weight and the results that the loss is computed of."""
+
+from collections.abc import Iterable, Sequence
+
+from lamina.tracing.emitter import Operation
+from lamina.workload import Tensor, replace
+
+
+def follow(operations: Sequence[Operation], records: list[Tensor], results: Iterable[int], storages: set[int]) -> None:
+    """Take the gradient from the records of all tensors that lead to none of the results (by number, or by storage), in
+    place."""
+    wanted = set(results)
+    for operation in reversed(operations):
+        outputs = [records[i] for i in operation.outputs if records[i].requires_grad]
+        given = [records[i] for i in operation.inputs if records[i].requires_grad]
+        # What is written through one view of a storage is read through others.
+        in_place = operation.kind != "view" and {x.storage for x in outputs} & {x.storage for x in given} & storages
+        if not in_place and wanted.isdisjoint(x.id for x in outputs):
+            for x in outputs:
+                records[x.id] = replace(x, requires_grad=False)
+        else:
+            wanted.update(x.id for x in given)
+            storages.update(x.storage for x in given)
