@@ -21,14 +21,9 @@ from tests import real_counts
 from tests.peers.small_transformers import NETWORKS, Small, inputs
 
 torchvision = pytest.importorskip("torchvision", reason="needs torchvision: make peers", exc_type=ImportError)
-EXPERTS = "transformers' grouped products ask values that a trace has not"
 MASKS = "a mask made on the input's device is asked for its values"
 VALUES = "values decide: the boxes that are left"
 KNOWN: dict[str, str] = {
-    **{
-        f"api:{name}": EXPERTS
-        for name in ("deepseek_v3", "gpt_oss", "granitemoe", "mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
-    },
     **{
         f"api:{name}": MASKS
         for name in (
@@ -42,10 +37,6 @@ KNOWN: dict[str, str] = {
         for name in ("bigbird_pegasus", "canine", "deberta", "deberta-v2", "fsmt", "longformer", "openai-gpt")
     },
     **{f"{way}:imagegpt": "torch.mean(axis=) is refused" for way in ("api", "hf")},
-    "api:phimoe": "backward MACs too low: the way through the experts",
-    "hf:deepseek_v3": "backward MACs too low: a router's product",
-    **{f"{way}:pegasus_x": "backward MACs too high" for way in ("api", "hf")},
-    **{f"torchvision:{name}": "backward MACs too high: coordinates are detached" for name in ("raft_large", "raft_small")},
     **{
         f"torchvision:{name}": VALUES
         for name in torchvision.models.list_models(module=torchvision.models.detection)
