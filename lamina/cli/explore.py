@@ -64,7 +64,13 @@ def page(nets: Sequence[Network], on: str | None = None) -> str:
     traced = [net.trace() for net in nets]
     fits = [{"fit": gather.mapping(workload, on)} if on else {} for workload in traced]
     documents = [gather.described(net, work, at(net), fit) for net, work, fit in zip(nets, traced, fits, strict=True)]
-    values = pages.data(documents, gather.pairs(traced), gather.machines(), [], gather.zoo())
+    values = pages.data(
+        documents,
+        gather.pairs({net.name: work for net, work in zip(nets, traced, strict=True)}),
+        gather.machines(),
+        [],
+        gather.zoo(),
+    )
     return pages.document(values, f"{' and '.join(net.name for net in nets)} · Lamina")
 
 
@@ -100,6 +106,9 @@ def serve(
 
     listening = run.bind(host, port)
     url = run.address(listening) + "/explore/"
+
+    if not run.is_local(listening):
+        say(f"whoever reaches {url} may use it, and it asks for no token")
 
     def loaded(models: Models) -> None:
         say(f"{', '.join(names)} at {url}")

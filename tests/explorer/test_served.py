@@ -24,7 +24,9 @@ from lamina.serve.explorer.routes import Explorer
 from lamina.serve.guard import Limits
 from lamina.serve.models import Models
 from lamina.zoo import registry
+from tests.conftest import CHECKOUT
 
+AXE = CHECKOUT / "web" / "node_modules" / "axe-core" / "axe.min.js"
 DIGITS = Path(str(files("lamina.data").joinpath("digits")))
 LIMIT = 1_000_000  # bytes of a body
 
@@ -278,3 +280,27 @@ def test_an_accelerator_is_chosen(visit: Any, home: str) -> None:
     found.page.get_by_label("Accelerator", exact=True).last.select_option("eyeriss")
     found.page.wait_for_selector(".panel-accelerator pre")
     assert "DRAM keeps" in found.page.locator(".panel-accelerator").inner_text()
+
+
+@pytest.mark.slow
+def test_the_network_is_timed_here(visit: Any, home: str) -> None:
+    found = visit(home, "#tab=roofline")
+    found.page.get_by_role("button", name="measure here").click()
+    found.page.get_by_text("Measured here").wait_for(timeout=60_000)
+    found.page.get_by_label("Colour by").select_option("measured")
+    assert found.page.locator(".legend").inner_text().startswith("Measured time")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1400, 420])
+def test_axe_finds_nothing_serious_live(visit: Any, home: str, width: int) -> None:
+    if not AXE.is_file():
+        pytest.skip("needs axe-core (npm ci in web/)")
+    found = visit(home, "#tab=live", width)
+    found.page.get_by_role("button", name="Draw a seven").click()
+    found.page.wait_for_selector(".distances")
+    found.page.locator(".sizes summary").click()
+    found.page.evaluate(AXE.read_text(encoding="utf-8"))
+    grave = [v for v in found.page.evaluate("axe.run(document)")["violations"] if v["impact"] in ("serious", "critical")]
+    assert not grave, json.dumps([(v["id"], [n["html"][:120] for n in v["nodes"][:3]]) for v in grave], indent=1)
+    assert found.value("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the screen"

@@ -3,11 +3,12 @@
 import { Accelerator } from "./accelerator";
 import { DARK, LIGHT, type Theme } from "./colour";
 import { compare } from "./compare";
-import { batchKnob, chooser, heatChoice, Search, settings, typeKnob } from "./controls";
+import { Search } from "./controls";
 import type { Change, Comparison, Machine, NetworkDocument, Page } from "./data";
 import { detail } from "./detail";
-import { button, h } from "./dom";
+import { h } from "./dom";
 import { keysHelp } from "./graph";
+import { Header } from "./header";
 import { LivePanel } from "./live";
 import { Timeline } from "./memory";
 import { groupItem, groupOf, type Item, isGroup, Network, regimeOf } from "./network";
@@ -31,14 +32,11 @@ class Explorer {
   private doc!: NetworkDocument;
   private net!: Network;
   private other: Network | undefined;
-  private controls = "";
-  private sized = "";
   private rest = 0;
   private pending = 0;
   private readonly dark = matchMedia("(prefers-color-scheme: dark)");
-  private readonly header = h("header");
+  private readonly header: Header;
   private readonly strip = h("div", { class: "strip" });
-  private readonly sizes = h("details", { class: "sizes" }, h("summary", {}, "sizes"));
   private readonly notice = h("div", { class: "notice", role: "status" });
   private readonly stage: Stage;
   private readonly search = new Search((item) => this.choose(item, true));
@@ -58,6 +56,11 @@ class Explorer {
   ) {
     this.source = new Source(page);
     this.state = read(location.hash);
+    this.header = new Header(page, this.search, {
+      change: (change) => this.update(change),
+      open: (name) => this.open(name),
+      set: (name, value) => void this.set(name, value),
+    });
     this.stage = new Stage(this.actions(false), this.actions(true));
     const pick = (layer: number): void => this.choose(layer, true);
     this.table = new Table(pick, (sort) => this.update({ sort }));
@@ -66,6 +69,7 @@ class Explorer {
       machine: (machine) => this.update({ machine, peak: 0, bandwidth: 0 }),
       move: (peak, bandwidth) => this.update({ peak, bandwidth }),
       choose: pick,
+      measure: page.served ? (): void => void this.measure() : undefined,
     });
     const ask = page.served ? (on: string): void => void this.map(on) : undefined;
     this.accelerator = new Accelerator(page.accelerators, { choose: pick, ask });
@@ -96,13 +100,13 @@ class Explorer {
       h("div", { class: "left" }, this.notice, this.stage.element),
       h("div", { class: "right" }, this.tabs.element),
     );
-    root.replaceChildren(this.header, this.strip, main, keysHelp());
+    root.replaceChildren(this.header.element, this.strip, main, keysHelp());
     if (this.page.served)
       root.append(h("datalist", { id: "networks" }, ...this.page.zoo.map((p) => h("option", { value: p.name }))));
     addEventListener("hashchange", () => {
       if (location.hash !== this.address) {
         this.state = read(location.hash);
-        this.controls = this.sized = "";
+        this.header.forget();
         void this.load();
       }
     });
@@ -212,17 +216,32 @@ class Explorer {
     });
   }
 
-  private async map(on: string): Promise<void> {
-    this.say(`mapping ${this.doc.name} on ${on} …`);
+  private map(on: string): Promise<void> {
+    const { doc, net } = this;
+    return this.add(`mapping ${doc.name} on ${on} …`, async () => {
+      doc.fit = await this.source.fit(doc.name, this.state.changes, on, net.batch);
+    });
+  }
+
+  private measure(): Promise<void> {
+    const { doc } = this;
+    return this.add(`measuring ${doc.name} …`, async () => {
+      doc.measured = await this.source.measure(doc.name);
+    });
+  }
+
+  /** What the server adds to the document; it takes a while. */
+  private async add(text: string, work: () => Promise<void>): Promise<void> {
+    this.say(text);
     try {
-      const fit = await this.source.fit(this.doc.name, this.state.changes, on, this.net.batch);
-      this.doc.fit = fit;
-      this.net = this.network(this.doc);
+      await work();
       this.say("");
-      this.controls = "";
+      this.net = this.network(this.doc);
+      this.header.forget();
       this.render();
     } catch (error) {
-      this.say(error instanceof Error ? error.message : String(error), true);
+      if (!(error instanceof Refused)) throw error;
+      this.say(error.message, true);
     }
   }
 
@@ -279,7 +298,7 @@ class Explorer {
     this.address = write(this.state);
     if (location.hash !== this.address) history.replaceState(null, "", this.address);
     document.title = `${this.doc.name} · Lamina`;
-    this.head();
+    this.header.show(this.doc, this.net, this.state);
     this.strip.replaceChildren(...figures(this.net, this.other));
     const item = this.net.find(this.state.chosen);
     this.stage.show({
@@ -330,43 +349,6 @@ class Explorer {
     if (mine !== undefined) this.choose(mine, true);
     else if (theirs !== undefined) this.choose(theirs, true, this.other);
     if (theirs !== undefined) this.stage.second.reveal(theirs);
-  }
-
-  /** The bar above: built anew only where another network, type or size changes what can be chosen in it. */
-  private head(): void {
-    const { doc, net, page } = this;
-    const signature = [doc.name, this.state.beside, net.dtype, this.state.theme, this.state.heat, Boolean(doc.fit)].join("|");
-    if (signature === this.controls) return;
-    const held = document.activeElement?.getAttribute("aria-label");
-    this.controls = signature;
-    const change = (c: Partial<State>): void => this.update(c);
-    const themes: Record<State["theme"], [string, State["theme"]]> = {
-      auto: ["◐", "light"],
-      light: ["☀", "dark"],
-      dark: ["☾", "auto"],
-    };
-    const [sign, next] = themes[this.state.theme];
-    this.header.replaceChildren(
-      h("h1", {}, "Lamina"),
-      chooser(page, "network", doc.name, "", (name) => this.open(name)),
-      page.served || page.networks.length > 1
-        ? chooser(page, "beside", this.state.beside, "none", (beside) =>
-            this.update({ beside, tab: beside ? "compare" : this.state.tab }),
-          )
-        : "",
-      batchKnob(doc, net.batch, net.dtype, change),
-      typeKnob(doc, net.batch, net.dtype, change),
-      heatChoice(net, this.state.heat, change),
-      page.served ? this.sizes : "",
-      this.search.element,
-      button(sign, `Theme: ${this.state.theme}`, () => this.update({ theme: next }), "quiet"),
-    );
-    if (page.served && this.sized !== doc.name) {
-      this.sized = doc.name;
-      const fields = settings(doc, this.state.changes, (name, value) => void this.set(name, value));
-      this.sizes.replaceChildren(this.sizes.firstElementChild!, fields);
-    }
-    if (held) this.header.querySelector<HTMLElement>(`[aria-label="${CSS.escape(held)}"]`)?.focus();
   }
 
   /** One field of the configuration, or a size of the input; "" is as it was. The page follows each move of a slider with one

@@ -137,7 +137,7 @@ export class Network {
     const mapped = this.fitOf(row.name);
     if (mapped) Object.assign(facts, { energy: mapped.energy, cycles: mapped.cycles });
     const time = this.doc.measured?.seconds[row.name];
-    if (time !== undefined && this.batch === this.doc.batch) facts.measured = time;
+    if (time !== undefined && this.batch === this.doc.batch && this.dtype === "float32") facts.measured = time;
     return facts;
   }
 

@@ -3,7 +3,7 @@
 import { type Axis, at, axes, Chart, valueAt } from "./chart";
 import { KINDS, type Theme } from "./colour";
 import type { Machine } from "./data";
-import { h, select } from "./dom";
+import { button, h, select } from "./dom";
 import { DTYPES, type Network } from "./network";
 import type { Painter } from "./painter";
 import * as units from "./units";
@@ -21,6 +21,7 @@ export interface Roof {
   machine(name: string): void;
   move(peak: number, bandwidth: number): void;
   choose(layer: number): void;
+  measure?(): void; // a served page times the network on its server
 }
 
 export class Roofline extends Chart {
@@ -219,6 +220,7 @@ export class Roofline extends Chart {
       ),
       field(`TFLOP/s (${dtype})`, net.peak, 1e12, (v) => this.acts.move(v, net.machine.bandwidth)),
       field("GB/s", net.machine.bandwidth, 1e9, (v) => this.acts.move(net.peak, v)),
+      this.acts.measure ? button("measure here", "measure here: each module's time on the server", this.acts.measure) : "",
     );
   }
 
@@ -236,6 +238,9 @@ export class Roofline extends Chart {
         h("strong", {}, `At least ${units.seconds(whole)}`),
         `, ${units.percent(memory / (whole || 1))} of it waiting for memory. Every input, weight and output is moved once; the area of a disc is its share of that time. Drag the roof, its slope or its corner.`,
       ),
+      net.total.measured === undefined
+        ? ""
+        : h("p", {}, `Measured here: ${units.seconds(net.total.measured)} in modules (${net.doc.measured?.how}).`),
       net.machine.about ? h("p", { class: "sub" }, net.machine.about) : "",
     );
   }

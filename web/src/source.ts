@@ -45,6 +45,10 @@ export class Source {
     return found;
   }
 
+  async measure(name: string): Promise<{ how: string; seconds: Record<string, number> }> {
+    return ask("measure", { model: name });
+  }
+
   async fit(name: string, changes: Record<string, string>, accelerator: string, batch: number): Promise<Fit> {
     return ask<Fit>("fit", { model: name, ...prefixed(changes), on: accelerator, batch: String(batch) });
   }

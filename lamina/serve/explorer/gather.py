@@ -1,6 +1,6 @@
 """What the explorer shows, gathered: documents of networks, their differences, machines, mappings and the zoo."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from lamina.cost import compare as differences
@@ -8,7 +8,7 @@ from lamina.cost.sweep import Axis
 from lamina.errors import InputError
 from lamina.hardware import accelerator, fit, roofline
 from lamina.serve.explorer import document
-from lamina.workload import Workload
+from lamina.workload import Workload, replace
 from lamina.zoo import registry
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -30,8 +30,9 @@ class Network(Protocol):
 def described(
     net: Network, workload: Workload, at: Callable[[int, str], Workload] | None, about: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The document of a network's trace; `at` traces it at a batch and a type, None where it has those it has."""
-    return document.build(workload, at, shown=net.shown, about=about_zoo(net.name) | dict(about))
+    """The document of a network's trace, under the text that names the network; `at` traces it at a batch and a type, None
+    where it has those it has."""
+    return document.build(replace(workload, name=net.name), at, shown=net.shown, about=about_zoo(net.name) | dict(about))
 
 
 def about_zoo(name: str) -> dict[str, Any]:
@@ -121,6 +122,7 @@ def _accuracy(figure: Mapping[str, Any]) -> list[tuple[str, float]]:
     return []
 
 
-def pairs(workloads: Sequence[Workload]) -> dict[str, Any]:
-    """Every two of a few networks, each order: "one other" to their comparison."""
-    return {f"{a.name} {b.name}": comparison(a, b) for a in workloads for b in workloads if a is not b}
+def pairs(workloads: Mapping[str, Workload]) -> dict[str, Any]:
+    """Every two of a few networks by name, in each order: "one other" to their comparison."""
+    both = [(a, b) for a in workloads for b in workloads if a != b]
+    return {f"{a} {b}": comparison(workloads[a], workloads[b]) for a, b in both}
