@@ -23,6 +23,13 @@ def bytes_(value: float) -> str:
     return f"{si(value)}{'' if abs(value) >= 1000 else ' '}B"
 
 
+def percent(value: float, signed: bool = False) -> str:
+    """81.4 -> "81.4 %", 3762 -> "3,762 %", 0.0004 -> "0.0004 %"."""
+    sign = "+" if signed else ""
+    digits = f"{value:{sign},.0f}" if abs(value) >= 100 else f"{value:{sign}.3g}"
+    return f"{digits} %"
+
+
 def parse(text: str) -> float:
     """ "5G", "5 GMACs", "8GB", "30M", "1.5e9" to a number; decimal prefixes."""
     match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([kKMGTP]?)(?:MACs|FLOPs|B|)\s*", text)

@@ -21,7 +21,7 @@ def cost(
     past: options.Past = 0,
     causal: options.Causal = "dense",
     device: options.Eager = "cpu",
-    strict: options.Strict = False,
+    strict: options.Strict = None,
     training: options.Training = False,
     optimizer: options.Optimizer = "adamw",
     master: options.Master = False,
@@ -62,7 +62,8 @@ def cost(
     else:
         _whole(net, workload, document, by, depth, form)
     _files(net, workload, document, plot, html)
-    _check(document, within)
+    if within:
+        _check(document, workload, within, strict is None)
 
 
 @dataclass(frozen=True)
@@ -175,9 +176,15 @@ def _check_tables(*asked: str | None) -> None:
         raise InputError("--view, --explain, --sweep and --fit-under exclude each other: give one")
 
 
-def _check(document: Document, within: dict[str, float]) -> None:
-    if exceeded := limits.excesses(document, within):
-        raise LaminaError(f"{document['model']} exceeds its limits: {'; '.join(exceeded)}")
+def _check(document: Document, workload: Workload, within: dict[str, float], strict: bool) -> None:
+    """Fail above a limit, and if `strict` where operators without a rule may be above it."""
+    faults = limits.excesses(document, within)
+    if faults:
+        faults = [f"{document['model']} exceeds its limits: {'; '.join(faults)}"]
+    if strict and workload.coverage.unknown:
+        faults.append(f"{_unknown(workload)} (--no-strict holds to the limits what is counted)")
+    if faults:
+        raise LaminaError("; ".join(faults))
 
 
 def _unknown(workload: Workload) -> str:

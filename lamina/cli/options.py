@@ -73,7 +73,10 @@ Eager = Annotated[
     Literal["cpu", "cuda"],
     typer.Option("--device", help="Whose eager execution memory is that of: attention with dropout is fused on cuda only."),
 ]
-Strict = Annotated[bool, typer.Option("--strict", help="Fail if an operator has no rule.")]
+Strict = Annotated[
+    bool | None,
+    typer.Option("--strict/--no-strict", help="Fail if an operator has no rule; the default with --max-macs and its like."),
+]
 Training = Annotated[bool, typer.Option("--training", help="Trace in training mode, and report the memory of a training step.")]
 Optimizer = Annotated[
     Literal["sgd", "momentum", "adam", "adamw"],

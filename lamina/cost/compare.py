@@ -6,7 +6,7 @@ from difflib import SequenceMatcher
 from typing import Any, Literal
 
 from lamina import units
-from lamina.cost import memory
+from lamina.cost import memory, record
 from lamina.errors import InputError
 from lamina.workload import Layer, Workload
 
@@ -60,7 +60,7 @@ def figures(workload: Workload, trained: Workload, optimizer: str = "adamw") -> 
         "layers": total.layers,
         "parameters": total.parameters,
         "macs": total.macs,
-        "backward_macs": trained.total().backward_macs,
+        "backward_macs": record.backward_macs(trained, trained.total()),
         "activations": total.activations,
         "peak_activation_bytes": workload.peak_activation_bytes,
         "fused_peak_activation_bytes": memory.fused_peak_bytes(workload),

@@ -28,8 +28,9 @@ def excesses(document: Mapping[str, Any], limits: Mapping[str, float]) -> list[s
         "--max-params": (totals["parameters"], "parameters"),
         "--max-memory": (needed, "bytes of memory"),
     }
-    return [
-        f"{found[option][0]:,} {found[option][1]} are {100 * (found[option][0] / limit - 1):.3g} % over {limit:,.0f} ({option})"
-        for option, limit in limits.items()
-        if found[option][0] > limit
-    ]
+    above = []
+    for option, limit in limits.items():
+        figure, name = found[option]
+        if figure > limit:
+            above.append(f"{figure:,} {name} are {units.percent(100 * (figure / limit - 1))} over {limit:,.0f} ({option})")
+    return above

@@ -19,20 +19,23 @@ FUSABLE = ("elementwise", "activation")
 @dataclass(frozen=True, slots=True)
 class Training:
     """Bytes of one training step. `states` are the optimizer's, `master` the fp32 copies of 16-bit weights, `saved` the
-    activations that wait for the backward pass (the input included where it is one of them)."""
+    activations that wait for the backward pass (the input included where it is one of them), `temporaries` what the
+    optimizer's step has alive at once beside all of these; it comes when the activations are gone."""
 
     weights: int
     gradients: int
     states: int
     master: int
     saved: int
+    temporaries: int = 0
 
     @property
     def total(self) -> int:
-        """The sum: weights, states, every gradient and every saved activation at once. Eager execution frees activations
-        while gradients come, if the old ones were set to None; then the step's peak lies below this sum, and never below
-        it by more than the smaller of gradients and saved activations. Buffers and workspaces are not in it."""
-        return self.weights + self.gradients + self.states + self.master + self.saved
+        """Weights, states, every gradient, and every saved activation or the optimizer's temporaries, if those are more. Eager
+        execution frees activations while gradients come, if the old ones were set to None; then the step's peak lies below
+        this sum, and never below it by more than the smaller of gradients and saved activations. Buffers and workspaces are
+        not in it."""
+        return self.weights + self.gradients + self.states + self.master + max(self.saved, self.temporaries)
 
 
 def training(workload: Workload, optimizer: str = "adamw", master: bool = False) -> Training:
@@ -55,7 +58,17 @@ def training(workload: Workload, optimizer: str = "adamw", master: bool = False)
         states=sum(states * max(w.bytes, 4 * w.numel if master else 0) + beside for w in learned),
         master=4 * elements,
         saved=workload.saved_bytes,
+        temporaries=_temporaries(workload, [4 * w.numel if master else w.bytes for w in learned], optimizer),
     )
+
+
+def _temporaries(workload: Workload, sizes: list[int], optimizer: str) -> int:
+    """What torch.optim allocates for a step, by the `sizes` of the weights as it sees them: Adam's denominator, √v / c + ε.
+    On a CPU (one weight after the other) the root and the quotient of the largest, on a GPU (all together) the roots of
+    all. SGD, with momentum or without, updates in place, as fused optimizers do."""
+    if OPTIMIZERS[optimizer][0] < 2 or not sizes:
+        return 0
+    return 2 * max(sizes) if workload.device == "cpu" else sum(sizes)
 
 
 def weight_bytes(workload: Workload) -> int:

@@ -34,11 +34,21 @@ def memory_figures(workload: Workload, trained: Workload | None = None, optimize
     }
     if trained is not None:
         step = memory.training(trained, optimizer, master)
-        figures["training"] = {"optimizer": optimizer, **dataclasses.asdict(step), "total": step.total}
+        figures["training"] = {
+            "optimizer": optimizer,
+            "device": trained.device,
+            **dataclasses.asdict(step),
+            "total": step.total,
+        }
     return figures
 
 
-def summary(workload: Workload) -> dict[str, int]:
+def backward_macs(workload: Workload, counted: Layer | Totals) -> int | None:
+    """None where nobody knows: a file of a graph does not say what is trained."""
+    return counted.backward_macs if workload.lifetime_rule == "eager" else None
+
+
+def summary(workload: Workload) -> dict[str, int | None]:
     """The totals of a network."""
     total = workload.total()
     return {
@@ -49,7 +59,8 @@ def summary(workload: Workload) -> dict[str, int]:
         "parameter_bytes": total.parameter_bytes,
         "buffers": workload.buffers,
         "buffer_bytes": workload.buffer_bytes,
-        **{k: getattr(total, k) for k in ("macs", "flops", "backward_macs", "activations", "bytes_read", "bytes_written")},
+        **{k: getattr(total, k) for k in ("macs", "flops", "activations", "bytes_read", "bytes_written")},
+        "backward_macs": backward_macs(workload, total),
         "peak_activation_bytes": workload.peak_activation_bytes,
     }
 
@@ -76,7 +87,7 @@ def document(workload: Workload, model: str, shape: Sequence[int], memory_bytes:
             "outputs": [t.shape for t in layer.outputs],
             "loops": [asdict(nest) for nest in layer.loops],
             "macs": layer.macs,
-            "backward_macs": layer.backward_macs,
+            "backward_macs": backward_macs(workload, layer),
             "parameters": first_used[index],
             "activations": layer.activations,
             "ops": dict(layer.ops),
@@ -98,6 +109,7 @@ def document(workload: Workload, model: str, shape: Sequence[int], memory_bytes:
         "totals": totals,
         "memory": memory_bytes,
         "coverage": coverage,
+        "assumptions": list(workload.assumptions),
         "kinds": {name: _group(total) for name, total in workload.by("kind").items()},
         "modules": {name: _group(total) for name, total in workload.by("module", depth).items()},
         "layers": layers,

@@ -132,12 +132,15 @@ def boxes(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("Parameters", units.si(totals["parameters"]), f"{totals['parameters']:,}; {trainable:,} trainable"),
         ("Activations", units.si(totals["activations"]), f"{totals['activations']:,}"),
         *backward,
-        ("Peak live activations", peak, f"{fused} with elementwise operations fused"),
+        ("Peak live activations", peak, f"{fused} with elementwise operations fused; kernels' own scratch memory aside"),
         ("Memory for inference", whole, f"{weights} of it weights"),
         ("Arithmetic intensity", f"{totals['intensity']:.3g}", "FLOPs per byte read or written"),
     ]
     if "training" in memory:
         step = memory["training"]
-        text = f"{step['optimizer']}; {units.bytes_(step['saved'])} of it saved activations"
+        beside = "saved", "saved activations"
+        if step["temporaries"] > step["saved"]:
+            beside = "temporaries", "temporaries of the optimizer"
+        text = f"{step['optimizer']}; {units.bytes_(step[beside[0]])} of it {beside[1]}"
         shown.insert(-1, ("Memory for training", units.bytes_(step["total"]), text))
     return shown

@@ -22,16 +22,19 @@ def cost(out: Console, document: Document, workload: Workload, shown: str, type:
     counts = f"{total.macs:,} MACs, {total.parameters:,} parameters"
     out.print(f"[bold]{document['model']}[/], input {shown}, {type}: {counts}")
     out.print(table.cost(workload, by, depth))
-    backward = f"; {total.backward_macs:,} MACs backward" if total.backward_macs else ""  # an ONNX file has none
+    backward = f"; {total.backward_macs:,} MACs backward" if document["totals"]["backward_macs"] else ""
     out.print(f"{total.flops:,} FLOPs (2 per MAC), {total.intensity:.3g} per byte moved{backward}")
     peak, fused = (units.bytes_(memory[key]) for key in ("peak_activation_bytes", "fused_peak_activation_bytes"))
-    out.print(f"peak live activations {peak}, in eager order; {fused} with elementwise operations fused")
+    order = "eager order" if workload.lifetime_rule == "eager" else "the file's order"
+    out.print(f"peak live activations {peak}, in {order}; {fused} with elementwise operations fused")
+    out.print("(tensors alone: what kernels take as scratch memory of their own is not in the peak)")
     out.print(f"memory for inference {units.bytes_(memory['inference_bytes'])}, weights and peak")
     if "training" in memory:
         step = memory["training"]
-        parts = ("weights", "gradients", "states", "master", "saved")
+        where = "a GPU" if workload.device == "cuda" else "a CPU (--device cuda: a GPU)"
+        parts = ("weights", "gradients", "states", "master", "temporaries" if step["temporaries"] > step["saved"] else "saved")
         text = ", ".join(f"{part} {units.bytes_(step[part])}" for part in parts if step[part])
-        out.print(f"memory for training with {step['optimizer']} {units.bytes_(step['total'])}: {text}")
+        out.print(f"memory for training with {step['optimizer']} on {where} {units.bytes_(step['total'])}: {text}")
     totals = document["totals"]
     if totals["parameters_unused"]:
         out.print(f"{totals['parameters_unused']:,} of the parameters are not used by this call")
@@ -74,9 +77,9 @@ def explanation(out: Console, document: Document, shown: str) -> None:
     elif document["cut"]:
         out.print(f"{figure} is, for {model} on {shown}, with further digits cut off (nothing rounds to it):")
     else:
-        nearest, error = document["nearest"], document["nearest_error_percent"]
+        nearest, error = document["nearest"], units.percent(document["nearest_error_percent"], signed=True)
         out.print(f"no convention gives {figure} for {model} on {shown}")
-        out.print(f"the nearest is {nearest['name']}: {nearest['value']:,}, {error:+.2g} %; another input size may explain it")
+        out.print(f"the nearest is {nearest['name']}: {nearest['value']:,}, {error}; another input size may explain it")
     names: dict[int, list[str]] = {}
     for convention in document["rounded"] or document["cut"]:
         names.setdefault(convention["value"], []).append(convention["name"])
@@ -122,6 +125,8 @@ def side_by_side(document: Document) -> list[list[str]]:
 
     def cell(row: Document, key: str) -> str:
         value = shapes(row["input"]) if key == "input" else row[key]
+        if value is None:
+            return ""
         if key == "intensity":
             return f"{value:.3g}"
         return str(value) if isinstance(value, str) else units.bytes_(value) if key.endswith("bytes") else f"{value:,}"

@@ -97,10 +97,21 @@ def test_fit_under(ok):
     assert "is refused by the network" in ok("cost vit_ti_16 --fit-under 50GMACs")
 
 
+def test_the_device_and_what_the_peak_leaves_out_are_named(ok):
+    text = ok("cost resnet18 --training")
+    assert "memory for training with adamw on a CPU (--device cuda: a GPU)" in text and "scratch memory" in text
+    assert "memory for training with adamw on a GPU" in ok("cost resnet18 --training --device cuda")
+    step = json.loads(ok("cost vgg11 --training --json"))["memory"]["training"]
+    wide = 512 * 7 * 7 * 4096 * 4  # the first linear layer's bytes, which Adam's root and quotient take
+    assert (step["device"], step["temporaries"]) == ("cpu", 2 * wide) and step["saved"] < 2 * wide
+    assert step["total"] == step["weights"] + step["gradients"] + step["states"] + 2 * wide
+
+
 def test_limits_name_every_excess(run, ok):
     code, out, err = run("cost resnet18 --max-macs 1G --max-params 30M --max-memory 10MB --json")
     assert code == 1 and json.loads(out)["totals"]["macs"] == 1_814_073_344
     assert "1,814,073,344 MACs are 81.4 % over 1,000,000,000 (--max-macs)" in err
+    assert "1,814,073,344 MACs are 181,307 % over 1,000,000 (--max-macs)" in run("cost resnet18 --max-macs 1M")[2]
     assert "--max-memory" in err and "--max-params" not in err and err.count("\n") == 1
     assert ok("cost resnet18 --max-macs 5G --max-params 30M --max-memory 2GB --json")
     assert run("cost resnet18 --max-memory 100MB")[0] == 0
@@ -114,6 +125,10 @@ def test_strict_lists_all_unknown_operators(run, tmp_path):
     )
     code, _, err = run(f"cost {tmp_path / 'odd.py'}:Odd --input 1x2 --strict")
     assert code == 1 and "2 operators have no rule" in err and "bessel_j0" in err and "and 1 more" in err and "bessel_y1" in err
+    code, out, err = run(f"cost {tmp_path / 'odd.py'}:Odd --input 1x2 --max-macs 1G --json")
+    assert code == 1 and json.loads(out)["totals"]["macs"] == 0 and "2 operators have no rule" in err and "--no-strict" in err
+    assert run(f"cost {tmp_path / 'odd.py'}:Odd --input 1x2 --max-macs 1G --no-strict")[0] == 0
+    assert run(f"cost {tmp_path / 'odd.py'}:Odd --input 1x2")[0] == 0
 
 
 def test_several_and_named_inputs(ok, tmp_path):

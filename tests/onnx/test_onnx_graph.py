@@ -1,6 +1,7 @@
 """ONNX files as workloads: the tracer's counts from a network's own file, the standard's operators, and bad files."""
 
 import builtins
+import json
 import math
 import os
 from collections import Counter
@@ -1092,6 +1093,9 @@ def test_the_terminal_says_what_is_assumed_and_nothing_of_a_backward_pass(tmp_pa
     path.write_bytes(model([node], [value("c", dtype=BOOL), value("x", 3, 4)], ["y"]).SerializeToString())
     shown = CliRunner().invoke(app, ["cost", str(path)]).output
     assert "assumed: choice: an If" in shown and "backward" not in shown
+    document = json.loads(CliRunner().invoke(app, ["cost", str(path), "--json"]).output)
+    assert document["assumptions"][0].startswith("choice: an If") and document["totals"]["backward_macs"] is None
+    assert [layer["backward_macs"] for layer in document["layers"]] == [None] * len(document["layers"])
 
 
 def test_the_values_of_inputs(tmp_path: Path) -> None:

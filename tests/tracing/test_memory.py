@@ -13,7 +13,7 @@ import lamina
 from lamina.cost import memory
 from lamina.errors import InputError
 from lamina.zoo import registry
-from tests.saved import saved_bytes
+from tests.saved import Watch, saved_bytes
 
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1),
@@ -61,6 +61,25 @@ def test_a_training_step_takes_the_bytes_that_we_say(optimizer):
     assert said.weights == sum(p.nbytes for p in module.parameters()) and said.master == 0
     assert said.saved == saved
     assert said.total == said.weights + gradients + states + said.saved
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_optimizers_step_allocates_what_we_say(optimizer):
+    """A wide layer and few activations: then it decides the peak (a Linear of 64x64, whose 16,384 bytes Adam has twice)."""
+    module, x = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 3)), torch.randn(1, 64)
+    optim = OPTIMIZERS[optimizer](module.parameters())
+    for _ in range(2):  # the states come with the first
+        module(x).sum().backward()
+        own = [y for p in module.parameters() for y in (p, p.grad, *optim.state[p].values()) if isinstance(y, torch.Tensor)]
+        watch = Watch({y.untyped_storage()._cdata for y in own})
+        with watch:
+            optim.step()
+    said = memory.training(lamina.trace(module, x), optimizer)
+    assert said.temporaries == (2 * 64 * 64 * 4 if "adam" in optimizer else 0)
+    assert said.temporaries <= watch.peak <= said.temporaries + 64  # and numbers: the steps' corrections
+    assert said.total == said.weights + said.gradients + said.states + max(said.saved, said.temporaries)
+    gpu = memory.training(lamina.trace(module, x, device="cuda"), optimizer)
+    assert gpu.temporaries == (said.weights if "adam" in optimizer else 0)
 
 
 @pytest.mark.parametrize("name", ["lenet5", "lenet5_dense", "resnet20_cifar"])
