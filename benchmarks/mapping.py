@@ -1,8 +1,11 @@
-"""How fast mappings are found, beside zigzag-dse, and every network of the zoo on every accelerator.
+"""How fast mappings are found, and how good they are beside those of zigzag-dse and AccelForge on the same hierarchy.
 
 python benchmarks/mapping.py                 AlexNet and ResNet-50, one core
-python benchmarks/mapping.py --peers         AlexNet beside zigzag-dse (in .mapping: make mapping)
-python benchmarks/mapping.py --all           every network at batch 1 and 16 on every accelerator, with times
+python benchmarks/mapping.py --peers         and both peers (in .mapping and .accelforge: make mapping)
+
+Beside a peer everything is the same: the layers, the memories, the array, and the price of an access. Its best mapping is also
+counted by our model: what is left between the two counts of one mapping is a difference of the models, and what is left
+between the two mappings in one count is a difference of the searches.
 """
 
 import os
@@ -14,73 +17,64 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
-PEERS = HERE.parent / ".mapping" / "bin" / "python"
-# zigzag-dse's eyeriss_like.yaml: 14 x 12 elements of 8 bits, registers of 64, 64 and 16 bytes, 64 KB for weights, 1 MB for
-# inputs and outputs, DRAM of 64 bits per cycle. Its picojoules per 8 bits of an access, read and write averaged, over the 0.5
-# of a multiply-accumulate. It has a further 8 KB for outputs between registers and the 1 MB, which ours cannot express.
-EYERISS_LIKE = """
-name = "eyeriss_like of zigzag-dse"
-array = [14, 12]
-bits = 8
+LIMIT = 400  # seconds for one call of a peer
+# The resources of rs_256. Neither peer prices the way between the buffer and an element.
+HIERARCHY = """
+name = "hierarchy"
+array = [16, 16]
 dataflows = ["flexible"]
 network_energy = 0
 [[level]]
 name = "DRAM"
-energy = 250
-bandwidth = 8
 [[level]]
-name = "sram_64KB"
-keeps = "W"
-capacity = "64K"
-energy = 2.8
+name = "buffer"
+capacity = "128K"
 [[level]]
-name = "sram_1M"
-keeps = "IO"
-capacity = "1M"
-energy = 4.8
-[[level]]
-name = "rf_64B"
-keeps = "WI"
+name = "registers"
 inside = true
-capacity = { W = 64, I = 64 }
-energy = 2.5
-[[level]]
-name = "rf_16B"
-keeps = "O"
-inside = true
-capacity = 16
-energy = 1.2
+capacity = 512
 """
+# What AccelForge maps in a few minutes: matrix products, and convolutions that are small or have one axis.
+SHAPES = {
+    "matrix product 64 x 128 x 256": {"N": 64, "M": 128, "C": 256},
+    "AlexNet's fc8, batch 16": {"N": 16, "M": 1000, "C": 4096},
+    "ViT-B/16's projection": {"N": 197, "M": 768, "C": 768},
+    "convolution, one axis": {"M": 16, "C": 8, "Q": 12, "S": 3},
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peers", action="store_true")
-    parser.add_argument("--all", action="store_true")
-    parser.add_argument("--networks", nargs="*", default=None, help="with --all: only these")
+    parser.add_argument("--only", choices=("zigzag", "accelforge"), help="this peer alone")
     options = parser.parse_args()
-    print(f"load of the machine {os.getloadavg()[0]:.1f}; CPU seconds of this process, and seconds on the clock")
-    if options.all:
-        return everything(options.networks)
-    speed()
-    if options.peers:
-        peers()
+    print(f"load of the machine {os.getloadavg()[0]:.1f}; CPU seconds of this process, and seconds by the clock")
+    if not options.only:
+        speed()
+    if options.peers or options.only:
+        for peer in (zigzag, accelforge):
+            if options.only in (None, peer.__name__):
+                peer()
 
 
-def timed(name: str, model: str, device: str, objective: str = "energy", dataflow: str = "all") -> float:
+# ---- speed ------------------------------------------------------------------------------------------------------------
+
+
+def timed(name: str, model: str, device: str, objective: Any = "energy", dataflow: str = "all") -> None:
     from lamina.cli import network
     from lamina.hardware import accelerator
     from lamina.hardware.fit import fit
 
     workload = network.find(model).trace()
     cpu, clock = time.process_time(), time.perf_counter()
-    found = fit(workload, accelerator.load(device), objective, dataflow)  # type: ignore[arg-type]
+    found = fit(workload, accelerator.load(device), objective, dataflow)
     cpu, clock = time.process_time() - cpu, time.perf_counter() - clock
     print(f"{name:34} {cpu:7.2f} s {clock:7.2f} s   energy {found.energy:.4g}, cycles {found.cycles:.4g}")
-    return clock
 
 
 def speed() -> None:
@@ -88,61 +82,122 @@ def speed() -> None:
     timed("AlexNet, Eyeriss, least energy", "alexnet", "eyeriss")
     timed("AlexNet, Eyeriss, fewest cycles", "alexnet", "eyeriss", "cycles")
     timed("ResNet-50, flexible, least energy", "resnet50", "flexible", "energy", "flexible")
+    timed("ResNet-50, flexible, fewest cycles", "resnet50", "flexible", "cycles", "flexible")
 
 
-def everything(networks: list[str] | None) -> None:
-    """Every network at batch 1 and 16 on every accelerator. Shapes that networks share are searched once."""
+# ---- beside peers -----------------------------------------------------------------------------------------------------
+
+
+def zigzag() -> None:
+    """The layers of AlexNet (torchvision's)."""
     from lamina.cli import network
+    from lamina.hardware.fit import shapes
+
+    nests = shapes(network.find("alexnet_owt").trace())
+    names = [" ".join(f"{dim}{bound}" for dim, bound in nest.bounds.items() if bound > 1) for nest in nests]
+    asked = [{"bounds": nest.bounds, "stride": nest.stride} for nest in nests]
+    beside("zigzag-dse", names, nests, peer(".mapping", "mapping_zigzag.py", {"nests": asked}))
+    print("It lays output and input channels on the sides of the array, as its default.yaml says; ours lays any loops.")
+
+
+def accelforge() -> None:
+    """One layer a call."""
+    from lamina.hardware.nest import Nest
+
+    def answers() -> Iterator[dict[str, Any]]:
+        for bounds in SHAPES.values():
+            yield from peer(".accelforge", "mapping_accelforge.py", {"nest": bounds, "stride": [1, 1]})
+
+    beside("AccelForge", list(SHAPES), [Nest(**bounds) for bounds in SHAPES.values()], answers())
+    print("It splits by divisors, ours by ceilings; it may give each tensor's register tile a depth of its own, ours does not.")
+
+
+def peer(environment: str, script: str, more: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The lines that a peer's script prints; an error in place of those that do not come."""
     from lamina.hardware import accelerator
-    from lamina.hardware.fit import fit
-    from lamina.zoo import registry
 
-    slowest, known, began = (0.0, ""), {}, time.perf_counter()
-    for model in networks or list(registry.counts()):
-        net = network.find(model)
-        for batch in (1, 16):
-            workload = net.trace(net.resized("batch", batch))
-            for device in accelerator.names():
-                cpu = time.process_time()
-                try:
-                    found = fit(workload, accelerator.load(device), known=known.setdefault(device, {}))
-                    text = f"energy {found.energy:.4g} cycles {found.cycles:.4g} utilisation {found.utilisation:.3f}"
-                except Exception as error:
-                    text = f"{type(error).__name__}: {error}"
-                cpu = time.process_time() - cpu
-                slowest = max(slowest, (cpu, f"{model}, batch {batch}, {device}"))
-                print(f"{model:24} {batch:3} {device:12} {cpu:7.2f} s   {text}", flush=True)
-    shapes = {device: len(found) for device, found in known.items()}
-    print(
-        f"{time.perf_counter() - began:.0f} s in all; slowest {slowest[1]} with {slowest[0]:.1f} CPU seconds; shapes {shapes}"
-    )
-
-
-def peers() -> None:
-    """AlexNet (torchvision's) on zigzag-dse's eyeriss_like, there and here, from one run."""
-    from lamina.cli import network
-    from lamina.hardware import accelerator
-    from lamina.hardware.fit import fit
-
-    workload = network.find("alexnet_owt").trace()
-    device = accelerator.parse(EYERISS_LIKE, "eyeriss_like")
-    clock, cpu = time.perf_counter(), time.process_time()
-    found = fit(workload, device, "energy", "flexible")
-    clock, cpu = time.perf_counter() - clock, time.process_time() - cpu
-    energy = 0.5 * found.of_nests("energy")
-    print(f"ours   {clock:8.2f} s on the clock {cpu:8.2f} CPU seconds   {energy:.4g} pJ, {found.of_nests('cycles'):.4g} cycles")
-    if not PEERS.exists():
-        return print(f"no zigzag-dse: {PEERS} is missing; make mapping")
-    done = subprocess.run([str(PEERS), str(HERE / "mapping_peers.py")], capture_output=True, text=True, check=False)
+    device, python = accelerator.parse(HIERARCHY, "hierarchy"), HERE.parent / environment / "bin" / "python"
+    if not python.exists():
+        yield {"error": f"{python.relative_to(HERE.parent)} is missing: make mapping"}
+        return
+    levels = [
+        {"name": level.name, "energy": int(device.cost(level.name)), "inside": level.inside,
+         "elements": sum(held for _, held in device.capacities(level.name)) or None}
+        for level in device.level
+    ]  # fmt: skip
+    asked = json.dumps({"levels": levels, "array": device.array, "bits": device.bits} | more)
+    command = [str(python), "-W", "ignore", str(HERE / script)]
+    try:
+        done = subprocess.run(command, input=asked, capture_output=True, text=True, check=False, timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        yield {"error": f"not done after {LIMIT} s"}
+        return
+    yield from (json.loads(line) for line in done.stdout.splitlines() if line.startswith("{"))
     if done.returncode:
-        return print(f"zigzag-dse failed: {done.stderr.strip().splitlines()[-1]}")
-    theirs = json.loads(done.stdout.strip().splitlines()[-1])
-    print(f"zigzag {theirs['clock']:8.2f} s on the clock {theirs['cpu']:8.2f} CPU seconds   {theirs['energy']:.4g} pJ,"
-          f" {theirs['cycles']:.4g} cycles (zigzag-dse {theirs['version']})")  # fmt: skip
-    times = f"{theirs['clock'] / clock:8.1f} in time, {theirs['cpu'] / cpu:.1f} in CPU time"
-    print(f"ratio  {times}, {theirs['energy'] / energy:.3f} in energy")
-    print("why they differ: 24-bit sums and a level for outputs more there, C and M alone on the array, any mapping divides;"
-          " our sums are 8 bits")  # fmt: skip
+        yield {"error": (done.stderr.strip().splitlines() or ["failed"])[-1]}
+
+
+def beside(name: str, titles: list[str], nests: list[Any], answers: Iterator[dict[str, Any]]) -> None:
+    """A row for each layer. All energies in multiply-accumulates."""
+    from lamina.hardware import accelerator
+    from lamina.hardware.search import search
+
+    device, total = accelerator.parse(HIERARCHY, "hierarchy"), [0.0] * 4
+    print(
+        f"\n{name}: energy of its mapping, by its count and by ours with the reads below | ours, by both counts | CPU seconds"
+    )
+    for title, nest, theirs in zip(titles, nests, answers, strict=False):
+        cpu = time.process_time()
+        found = search(nest, device).evaluation
+        cpu = time.process_time() - cpu
+        if "error" in theirs:
+            print(f"{title:36} {theirs['error']}; ours {found.energy:.5g} in {cpu:.2f} s")
+            continue
+        ours = with_reads_below(found, device)
+        print(f"{title:36} {theirs['energy']:11.5g} {counted(nest, theirs, device)} | {ours:11.5g} {found.energy:11.5g}"
+              f" | {ratios(theirs['energy'], ours, theirs['cpu'], cpu)}")  # fmt: skip
+        total = [x + y for x, y in zip(total, (theirs["energy"], ours, theirs["cpu"], cpu), strict=True)]
+    print(f"{'all':36} {total[0]:11.5g} | {total[1]:11.5g} | {ratios(*total)}")
+
+
+def ratios(theirs: float, ours: float, their_seconds: float, seconds: float) -> str:
+    return f"{their_seconds:7.2f} {seconds:5.2f} | energy {theirs / ours:.3f}, time {their_seconds / max(seconds, 1e-9):.0f}"
+
+
+def counted(nest: Any, theirs: dict[str, Any], device: Any) -> str:
+    """A peer's mapping by our count, and how its own count differs."""
+    from lamina.errors import LaminaError
+    from lamina.hardware.mapping import evaluate
+
+    if not theirs["mapping"]:
+        return "(no loop nest in ours)"
+    try:
+        energy = with_reads_below(evaluate(nest, tiling(theirs["mapping"]), device), device)
+    except LaminaError as error:
+        return f"({error})"
+    return f"{energy:11.5g} ({100 * (theirs['energy'] / energy - 1):+.2f} %)"
+
+
+def with_reads_below(found: Any, device: Any) -> float:
+    """The energy when an output that goes up is also read from the memory that it leaves: both peers charge that, Timeloop and
+    we do not."""
+    energy = found.energy + found.accesses["DRAM"]["O"].updates * device.cost("buffer")
+    if "O" in found.accesses.get("registers", {}):
+        energy += found.accesses["network"]["O"].reads * device.cost("registers")
+    return energy
+
+
+def tiling(nodes: list[dict[str, Any]]) -> Any:
+    """A peer's mapping as ours."""
+    from lamina.hardware.mapping import Loop, Tier, Tiling
+
+    tiers: list[Any] = []
+    for node in nodes:
+        if "keeps" in node:
+            tiers.append(Tier(*node["keeps"]))
+        else:
+            tiers[-1] = Tier(tiers[-1].level, tiers[-1].keeps, (*tiers[-1].loops, Loop(*node["loop"])))
+    return Tiling(tuple(tiers))
 
 
 if __name__ == "__main__":

@@ -1,136 +1,18 @@
-"""The counts of mapping.py for many tilings of the declared space at once: one element of an array is one tiling.
-
-Per dimension of D iterations: s elements side by side, each with a register tile of r; an array tile is a = s r, and there
-are n = D / a of them (rounded up) in dd buffer tiles. m counts register tiles, k those that are the first of their element
-within a buffer tile, w those within the first array tile, t the array's steps. tests/hardware hold that both files agree.
-One file, for its counts share their intermediate arrays; parted, each would be computed again or handed around.
+"""The counts of mapping.py for many tilings of the declared space at once, by the letters of candidates.py: what crosses the
+array's edge ("inner") and what crosses the buffers' ("outer"). tests/hardware hold that both files agree.
 """
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-from lamina.errors import InputError
 from lamina.hardware import space
 from lamina.hardware.accelerator import Accelerator, Level
+from lamina.hardware.candidates import Traffic, Vector, Vectors, View, cost, live
 from lamina.hardware.mapping import window
-from lamina.hardware.nest import DIMS, TENSORS, Axis, Nest
-
-ALL = "WIO"  # a stationary tensor in lower bounds: each of them, as if each had its own best order
-Vector = Any  # an array of float64 or int64, or one number for all
-
-
-class Vectors(dict[str, Vector]):
-    """Numbers by dimension; a dimension of one iteration has one of everything, and is left out."""
-
-    def __missing__(self, dim: str) -> int:
-        return 1
-
-    def at(self, places: np.ndarray) -> "Vectors":
-        return Vectors({dim: axis[places] for dim, axis in self.items()})
-
-
-def live(nest: Nest) -> list[str]:
-    """The dimensions that have something to tile (one at least, so that there is something to count)."""
-    return [dim for dim in DIMS if getattr(nest, dim) > 1] or ["N"]
-
-
-@dataclass
-class View:
-    """Candidates: what is known of each, by dimension."""
-
-    nest: Nest
-    s: Vectors = field(default_factory=Vectors)
-    r: Vectors = field(default_factory=Vectors)
-    dd: Vectors = field(default_factory=Vectors)
-
-    def __len__(self) -> int:
-        return len(next(iter((self.s or self.dd).values())))
-
-    def take(self, places: np.ndarray) -> "View":
-        return View(self.nest, self.s.at(places), self.r.at(places), self.dd.at(places))
-
-    def beside(self, dd: Vectors) -> "View":
-        return View(self.nest, self.s, self.r, dd)
-
-    def _each(self, function: Callable[[str, int], Vector]) -> Vectors:
-        return Vectors({dim: function(dim, getattr(self.nest, dim)) for dim in self.s})
-
-    @cached_property
-    def a(self) -> Vectors:
-        return self._each(lambda dim, D: self.s[dim] * self.r[dim])
-
-    @cached_property
-    def n(self) -> Vectors:
-        return self._each(lambda dim, D: -(-D // self.a[dim]))
-
-    @cached_property
-    def m(self) -> Vectors:
-        return self._each(lambda dim, D: -(-D // self.r[dim]))
-
-    @cached_property
-    def w(self) -> Vectors:
-        return self._each(lambda dim, D: np.minimum(self.s[dim], self.m[dim]))
-
-    @cached_property
-    def t(self) -> Vectors:
-        return self._each(lambda dim, D: D // self.a[dim] * self.r[dim] + np.minimum(self.r[dim], D % self.a[dim]))
-
-    @cached_property
-    def k(self) -> Vectors:
-        def first(dim: str, D: int) -> Vector:
-            dd = self.dd[dim]
-            last = D - (dd - 1) * self.a[dim] * -(-self.n[dim] // dd)
-            return (dd - 1) * self.s[dim] + np.minimum(self.s[dim], -(-last // self.r[dim]))
-
-        return self._each(first)
-
-
-@dataclass
-class Traffic:
-    """Words at each level; of the array its cycles, its elements in use and its MACs (0, 1 and 0 outside of it)."""
-
-    reads: dict[str, Vector]
-    writes: dict[str, Vector]
-    cycles: Vector = 0.0
-    active: Vector = 1.0
-    macs: float = 0.0
-
-    def read(self, level: str, words: Vector) -> None:
-        self.reads[level] = self.reads.get(level, 0.0) + words
-
-    def write(self, level: str, words: Vector) -> None:
-        self.writes[level] = self.writes.get(level, 0.0) + words
-
-    def take(self, places: np.ndarray) -> "Traffic":
-        """The same of some candidates."""
-
-        def some(words: dict[str, Vector]) -> dict[str, Vector]:
-            return {level: v[places] if np.ndim(v) else v for level, v in words.items()}
-
-        cycles, active = (v[places] if np.ndim(v) else v for v in (self.cycles, self.active))
-        return Traffic(some(self.reads), some(self.writes), cycles, active, self.macs)
-
-    def plus(self, other: "Traffic") -> "Traffic":
-        """Inner and outer together."""
-        both = Traffic(dict(self.reads), dict(self.writes), self.cycles, self.active, self.macs)
-        for level, words in other.reads.items():
-            both.read(level, words)
-        for level, words in other.writes.items():
-            both.write(level, words)
-        return both
-
-    @staticmethod
-    def concatenate(parts: Sequence["Traffic"]) -> "Traffic":
-        def joined(words: list[dict[str, Vector]]) -> dict[str, Vector]:
-            return {level: np.concatenate([part[level] for part in words]) for level in words[0]}
-
-        zero = np.concatenate([p.cycles for p in parts])
-        return Traffic(joined([p.reads for p in parts]), joined([p.writes for p in parts]), zero)
+from lamina.hardware.nest import TENSORS, Axis, Nest
 
 
 class Model:
@@ -138,9 +20,6 @@ class Model:
 
     def __init__(self, nest: Nest, accelerator: Accelerator, parts: space.Storeys):
         self.nest, self.accelerator, self.parts = nest, accelerator, parts
-        if accelerator.systolic and accelerator.systolic not in space.KEEPS[parts.dataflow]:
-            raise InputError(f"{accelerator.name} is a systolic array that keeps {accelerator.systolic}: it cannot run"
-                             f" {parts.dataflow}")  # fmt: skip
         self.live = live(nest)
         self.buffer: dict[str, Level | None] = {X: parts.keeper(parts.buffers, X) for X in TENSORS}
         self.register: dict[str, Level | None] = {X: parts.keeper(parts.registers, X) for X in TENSORS}
@@ -173,12 +52,12 @@ class Model:
         return self._fits(tile, self.shared)
 
     def register_tiles(self, options: tuple[tuple[int, ...], ...]) -> np.ndarray:
-        """All tiles of these sizes that the registers hold, one row each."""
+        """All tiles of these sizes that the registers hold, one row for each live dimension."""
         if options not in self._tiles:
-            grid = np.meshgrid(*(np.array(sizes, np.int64) for sizes in options), indexing="ij", copy=False)
+            grid = np.meshgrid(*(np.array(sizes, np.float64) for sizes in options), indexing="ij", copy=False)
             tile = Vectors({dim: axis.ravel() for dim, axis in zip(self.live, grid, strict=True)})
-            rows = np.stack([tile[dim] for dim in self.live], axis=1)
-            self._tiles[options] = rows[self._fits(tile, self.inside)]
+            fitting = np.flatnonzero(self._fits(tile, self.inside))
+            self._tiles[options] = np.stack([tile[dim][fitting] for dim in self.live])
         return self._tiles[options]
 
     # ---- orders ----
@@ -213,32 +92,81 @@ class Model:
     ) -> Traffic:
         """What crosses the array's edge, and within. Without `b`, the bounds of the buffer's loops, a lower bound: one buffer
         tile, and the best that a window could save."""
-        macs = float(self.nest.macs)
-        traffic = Traffic({}, {}, self._cycles(order, view, b, joined), _product(view.w, self.live), macs)
+        cycles = self._cycles(order.stationary, view, b, joined)
+        traffic = Traffic({}, {}, cycles, _product(view.w, self.live), float(self.nest.macs))
         later = self._later(order, view, b, joined, outside)
         for X in TENSORS:
-            moved, served, first, final = self._crossing(X, order, view, b, joined, later)
-            parent = (self.buffer[X] or self.parts.outside).name
-            register = self.register[X]
-            traffic.read("network", moved)
-            if X != "O":
-                traffic.read(parent, served)
-                if register:
-                    traffic.write(register.name, moved)
-                    traffic.read(register.name, macs)
-                continue
-            traffic.write(parent, served)
-            traffic.read(parent, np.maximum(0, served - final))
-            if register:
-                traffic.write(register.name, np.maximum(0, moved - first) + macs)
-                traffic.read(register.name, np.maximum(0, macs - first))
+            still = order.stationary == X
+            self._carry(traffic, X, self._crossing(X, still, {} if still else later, view, b, joined))
         return traffic
 
+    def least(self, view: View) -> tuple[Vector, Vector]:
+        """Lower bounds of energy and cycles under any order of the buffer's loops: at most one tensor is stationary, and
+        windows slide along every axis. Each tensor counts as both, stationary and moving, once."""
+        traffic = Traffic({}, {}, self._cycles(self.accelerator.systolic, view, None, True), _product(view.w, self.live))
+        later = {dim: view.m[dim] - view.w[dim] for dim in space.AXES if getattr(self.nest, dim) > 1}
+        energy: Vector = float(self.nest.macs)
+        saved: Vector = 0.0
+        for X in TENSORS:
+            kept, moved = Traffic({}, {}), Traffic({}, {})
+            self._carry(kept, X, self._crossing(X, True, {}, view, None, True))
+            self._carry(moved, X, self._crossing(X, False, later, view, None, True))
+            moving = cost(self.accelerator, moved)[0]
+            energy, saved = energy + moving, np.maximum(saved, moving - cost(self.accelerator, kept)[0])
+            traffic = traffic.plus(kept)
+        return energy - saved, cost(self.accelerator, traffic)[1]
+
+    def floor(self, spread: space.Factors) -> tuple[float, float]:
+        """Lower bounds of energy and cycles for spatial factors, whatever the register tile: every tensor moves once, one that
+        the registers do not keep for every step of the array."""
+        nest, price = self.nest, self.accelerator.cost
+        energy = macs = float(nest.macs)
+        passes = Vectors({dim: -(-getattr(nest, dim) // spread.get(dim, 1)) for dim in self.live})
+        for X in TENSORS:
+            register, parent, once = self.register[X], price((self.buffer[X] or self.parts.outside).name), self._fewest(X)
+            if register:
+                first = self.plain[X] * math.prod(spread.get(dim, 1) for dim in self.irrelevant[X])
+                reads = macs if X != "O" else 0.0 if nest.windowed == "O" else max(0.0, macs - first)
+                energy += once * (price("network") + parent) + (reads + (macs if X == "O" else once)) * price(register.name)
+                continue
+            served = once if nest.windowed == X else self.plain[X] * _product(passes, self.irrelevant[X])
+            again = max(0.0, served - once) if X == "O" else 0.0
+            energy += macs * price("network") + (served + again) * parent
+        return energy, _product(passes, self.live)
+
+    def _fewest(self, X: str) -> float:
+        """Elements of a tensor that any tiles touch: fewer than its size where a window skips some in its strides."""
+        total = self.plain[X]
+        if self.nest.windowed == X:
+            for axis in self.nest.axes:
+                P, R = self._axis(axis)
+                total *= min(window(axis, P, R, *tiles) for tiles in itertools.product((1, P), (1, R)))
+        return total
+
+    def _carry(self, traffic: Traffic, X: str, words: tuple[Vector, Vector, Vector, Vector]) -> None:
+        """Add one tensor's crossing to what each level moves."""
+        moved, served, first, final = words
+        macs = float(self.nest.macs)
+        parent = (self.buffer[X] or self.parts.outside).name
+        register = self.register[X]
+        traffic.read("network", moved)
+        if X != "O":
+            traffic.read(parent, served)
+            if register:
+                traffic.write(register.name, moved)
+                traffic.read(register.name, macs)
+            return
+        traffic.write(parent, served)
+        traffic.read(parent, np.maximum(0, served - final))
+        if register:
+            traffic.write(register.name, np.maximum(0, moved - first) + macs)
+            traffic.read(register.name, np.maximum(0, macs - first))
+
     def _crossing(
-        self, X: str, order: space.Order, view: View, b: Vectors | None, joined: bool, later: dict[str, Vector]
+        self, X: str, still: bool, later: dict[str, Vector], view: View, b: Vectors | None, joined: bool
     ) -> tuple[Vector, Vector, Vector, Vector]:
         """Words that move to or from the elements, words that are read or written at the parent, and of the outputs the first
-        visits of both kinds."""
+        visits of both kinds. `still`: the buffer's innermost loops leave the tensor where it is."""
         nest, dims, shared = self.nest, self.irrelevant[X], self.accelerator.window_multicast
         windowed = nest.windowed == X
         first = final = 0.0
@@ -257,7 +185,6 @@ class Model:
                     P, R = self._axis(axis)
                     served = served * (window(axis, P, R, view.t[axis.outer], view.t[axis.inner]) if shared else P * R)
             return moved, served, first, final
-        still = order.stationary in (X, ALL)
         if not still:
             moved, served = self.plain[X] * _product(view.m, dims), self.plain[X] * _product(view.n, dims)
         elif joined or b is None:
@@ -266,7 +193,7 @@ class Model:
             moved, served = self.plain[X] * _product(view.k, dims), self.plain[X] * _product(view.dd, dims)
         if windowed:
             for axis in nest.axes:
-                each, together = self._window(axis, view, {} if order.stationary == X else later)
+                each, together = self._window(axis, view, later)
                 moved, served = moved * each, served * together
         return moved, served, first, final
 
@@ -293,7 +220,8 @@ class Model:
         if getattr(self.nest, other) == 1:
             return 0  # windows of one element never share any
         size, tile = getattr(self.nest, other), view.r[other]
-        full, left = size // tile, size % tile
+        full = np.floor(size / tile)
+        left = size - full * tile
         advance = (view.r[walk] - 1 - view.a[walk]) * moving + 1
         whole = np.maximum(0, advance + (tile - 1) * standing)
         return full * whole + np.where(left > 0, np.maximum(0, advance + (left - 1) * standing), 0)
@@ -304,8 +232,7 @@ class Model:
         """By dimension: how many register tiles follow another one in a loop that is innermost, so that a window slides."""
         walks = [order.last] if order.last else []
         if joined and b is None and order.stationary:
-            run = DIMS if order.stationary == ALL else self.nest.irrelevant(order.stationary)
-            walks = [dim for dim in run if dim in space.AXES]
+            walks = [dim for dim in self.nest.irrelevant(order.stationary) if dim in space.AXES]
         walks = [dim for dim in walks if getattr(self.nest, dim) > 1]
         if b is None:
             return {dim: view.m[dim] - view.w[dim] for dim in walks}
@@ -319,7 +246,7 @@ class Model:
                     found[dim] = np.where(ours, view.m[dim] - view.w[dim], 0)
         return found
 
-    def _cycles(self, order: space.Order, view: View, b: Vectors | None, joined: bool) -> Vector:
+    def _cycles(self, stationary: str | None, view: View, b: Vectors | None, joined: bool) -> Vector:
         steps = _product(view.t, self.live)
         kind = self.accelerator.systolic
         if kind is None:
@@ -327,7 +254,7 @@ class Model:
         rows, columns = self.accelerator.array
         folds: Vector = 1.0
         for dim in self.live:
-            if order.stationary not in (kind, ALL) or dim not in self.irrelevant[kind]:
+            if stationary != kind or dim not in self.irrelevant[kind]:
                 folds = folds * view.n[dim]
             elif b is not None and not joined:
                 folds = folds * view.dd[dim]
@@ -358,34 +285,56 @@ class Model:
 
     def outer(self, order: space.Order, view: View) -> Traffic:
         """What crosses the buffers' edge for each number of buffer tiles."""
-        zero = np.zeros(len(view))
-        traffic, outside = Traffic({}, {}, zero), self.parts.outside.name
-        traffic.read(outside, zero)
-        traffic.write(outside, zero)
+        traffic = self._nothing(view)
         for X in TENSORS:
-            level = self.buffer[X]
-            if level is None:
-                continue
-            moved = self.plain[X] * (1.0 if order.stationary == X else _product(view.dd, self.irrelevant[X]))
-            if self.nest.windowed == X:
-                for axis in self.nest.axes:
-                    moved = moved * self._outer_axis(axis, view, order if order.stationary != X else None)
-            moved = moved + zero
-            if X == "O":
-                traffic.write(outside, moved)
-                traffic.read(outside, np.maximum(0, moved - self.size[X]))
-                traffic.write(level.name, np.maximum(0, moved - self.size[X]))
-            else:
-                traffic.read(outside, moved)
-                traffic.write(level.name, moved)
+            if self.buffer[X]:
+                self._fill(traffic, X, self._brought(X, order.stationary == X, (order.last,), view))
         return traffic
 
-    def _outer_axis(self, axis: Axis, view: View, order: space.Order | None) -> Vector:
-        P, R = self._axis(axis)
-        total = window(axis, P, R, view.dd[axis.outer], view.dd[axis.inner])
-        if order is not None and order.last == axis.outer:  # the filter is whole, so only the positions walk
-            total = total - (view.dd[axis.outer] - 1) * max(0, (R - 1) * axis.dilation + 1 - axis.stride)
-        return total
+    def outer_least(self, view: View) -> tuple[Vector, Vector]:
+        """Lower bounds of its energy and cycles under any order of the loops outside, as `least` has them of the inner ones."""
+        traffic = self._nothing(view)
+        energy: Vector = 0.0
+        saved: Vector = 0.0
+        for X in TENSORS:
+            if self.buffer[X]:
+                kept, moved = Traffic({}, {}), Traffic({}, {})
+                self._fill(kept, X, self._brought(X, True, (), view))
+                self._fill(moved, X, self._brought(X, False, space.AXES, view))
+                moving = cost(self.accelerator, moved)[0]
+                energy, saved = energy + moving, np.maximum(saved, moving - cost(self.accelerator, kept)[0])
+                traffic = traffic.plus(kept)
+        return energy - saved, cost(self.accelerator, traffic)[1]
+
+    def _nothing(self, view: View) -> Traffic:
+        zero, outside = np.zeros(len(view)), self.parts.outside.name
+        return Traffic({outside: zero}, {outside: zero}, zero)
+
+    def _fill(self, traffic: Traffic, X: str, moved: Vector) -> None:
+        """Add one tensor's words between its buffer and what is outside."""
+        outside, level = self.parts.outside.name, self.buffer[X]
+        assert level is not None
+        if X == "O":
+            again = np.maximum(0, moved - self.size[X])
+            traffic.write(outside, moved)
+            traffic.read(outside, again)
+            traffic.write(level.name, again)
+        else:
+            traffic.read(outside, moved)
+            traffic.write(level.name, moved)
+
+    def _brought(self, X: str, still: bool, lasts: Sequence[str | None], view: View) -> Vector:
+        """Words of a tensor that the buffer's tiles bring; a window slides along the `lasts` (the filter is whole, so only the
+        positions walk)."""
+        moved = self.plain[X] * (1.0 if still else _product(view.dd, self.irrelevant[X]))
+        if self.nest.windowed == X:
+            for axis in self.nest.axes:
+                P, R = self._axis(axis)
+                total = window(axis, P, R, view.dd[axis.outer], view.dd[axis.inner])
+                if not still and axis.outer in lasts:
+                    total = total - (view.dd[axis.outer] - 1) * max(0, (R - 1) * axis.dilation + 1 - axis.stride)
+                moved = moved * total
+        return moved + np.zeros(len(view))
 
 
 def _any(some: dict[str, np.ndarray], dims: Sequence[str], none: np.ndarray) -> np.ndarray:
@@ -398,19 +347,3 @@ def _any(some: dict[str, np.ndarray], dims: Sequence[str], none: np.ndarray) -> 
 
 def _product(values: Vectors, dims: Sequence[str]) -> Vector:
     return math.prod([values[dim] for dim in dims], start=1.0)
-
-
-def cost(model: Model, traffic: Traffic) -> tuple[Vector, Vector]:
-    """Energy and cycles. Of inner or outer traffic alone: what it adds to the energy, and cycles that it needs at least."""
-    accelerator = model.accelerator
-    energy: Vector = traffic.macs
-    cycles: Vector = traffic.cycles
-    for level in {*traffic.reads, *traffic.writes}:
-        reads, writes = traffic.reads.get(level, 0.0), traffic.writes.get(level, 0.0)
-        energy = energy + accelerator.cost(level) * (reads + writes)
-        for port, words in (("", reads + writes), ("read", reads), ("write", writes)):
-            width = accelerator.width(level, port)
-            if width:
-                share = traffic.active if level in accelerator.inside else 1
-                cycles = np.maximum(cycles, words / share * accelerator.element_bytes(level) / width)
-    return energy, cycles

@@ -8,24 +8,23 @@ each for itself with NumPy; their sum, with the meeting places at their best, is
 known tiling are evaluated in full. The lower bounds are admissible, so the result is the optimum of the space.
 """
 
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal, get_args
 
 import numpy as np
 
 from lamina.errors import InputError
 from lamina.hardware import space
 from lamina.hardware.accelerator import Accelerator, allowed
-from lamina.hardware.counts import ALL, Model, Traffic, Vector, Vectors, View, cost
+from lamina.hardware.candidates import OBJECTIVES as OBJECTIVES
+from lamina.hardware.candidates import Objective, Vector, Vectors, View, cost, over, score
+from lamina.hardware.counts import Model
 from lamina.hardware.mapping import Evaluation, Tiling, evaluate
 from lamina.hardware.nest import DIMS, Nest
+from lamina.hardware.outer import Best, Grid, Outer, promising
 
-Objective = Literal["energy", "cycles", "edp"]
-OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
 BLOCK = 1 << 15  # pairs that are evaluated at a time
+SEEDS = 256, 2048  # inner and outer candidates that are looked at before the others
 
 
 @dataclass(frozen=True)
@@ -37,31 +36,56 @@ class Found:
     evaluation: Evaluation
 
 
-def score(objective: Objective, energy: Vector, cycles: Vector) -> tuple[Vector, Vector]:
-    """What is minimised, and what decides between equals."""
-    if objective == "energy":
-        return energy, cycles
-    return (cycles, energy) if objective == "cycles" else (energy * cycles, energy)
-
-
 def search(nest: Nest, accelerator: Accelerator, objective: Objective = "energy", dataflow: str = "all") -> Found:
     """The best tiling of one repeat of the nest, optimal within the declared space of the dataflows asked for ("flexible"
     takes all that the accelerator's registers can express, "all" those that it names)."""
-    best: Found | None = None
-    if objective == "cycles":  # many tilings take the fewest cycles: a product of both that is small prunes most of them
-        with contextlib.suppress(InputError):
-            best = search(nest, accelerator, "edp", dataflow)
-    outer = None  # is the same for all dataflows
-    for name in candidates(accelerator, dataflow):
-        one = Search(nest, accelerator, name, objective, outer)
-        best = one.run(best) or best
-        outer = one.outer
-    if best is None:
+    found = optimum(nest, accelerator, [parts for name in candidates(accelerator, dataflow)
+                                        for parts in space.storeys(accelerator, name)], objective)  # fmt: skip
+    if found is None:
         names = ", ".join(level.name for level in accelerator.level[1:])
         raise InputError(
             f"no tiling of {described(nest)} fits {accelerator.name} with {dataflow}: {names} are too small for it"
         )
-    return best
+    return found
+
+
+def optimum(nest: Nest, accelerator: Accelerator, parts: Sequence[space.Storeys], objective: Objective) -> Found | None:
+    """The best tiling of the spaces of these storeys; None where nothing fits."""
+    found: Found | None = None
+    best: Best = (np.inf, np.inf)
+    if objective == "cycles":  # many tilings take the fewest cycles: a product of both that is small prunes most of them
+        found = optimum(nest, accelerator, parts, "edp")
+        if found is None:
+            return None
+        best = found.evaluation.cycles, found.evaluation.energy
+    grid = Grid(Model(nest, accelerator, parts[0]), objective)  # is the same for all
+    if not len(grid):
+        return None
+    searches: list[Search] = []
+    holder, number = None, SEEDS[1]
+    outer = grid.first(number)
+    for some in parts:  # the most promising candidates first: what they find prunes the others
+        one = Search(nest, accelerator, some, objective, grid, best)
+        if len(one.everything):
+            searches.append(one)
+            best, holder = _through([one], outer, best, holder, True)
+    while searches and not np.isfinite(best[0]) and number < len(grid):
+        number *= 8
+        best, holder = _through(searches, grid.first(number), best, holder, True)
+    if searches:
+        energy, cycles = (min(float(getattr(one, name).min()) for one in searches) for name in ("energy", "cycles"))
+        best, holder = _through(searches, grid.below(best, energy, cycles), best, holder, False)
+    return holder.found() if holder is not None else found
+
+
+def _through(
+    searches: Sequence["Search"], outer: Outer, best: Best, holder: "Search | None", seeds: bool
+) -> tuple[Best, "Search | None"]:
+    """Run all searches with these outer candidates: the best score, and the search that has its tiling."""
+    for one in searches:
+        before, best = best, one.run(outer, best, seeds)
+        holder = one if best != before else holder
+    return best, holder
 
 
 def candidates(accelerator: Accelerator, dataflow: str) -> tuple[str, ...]:
@@ -83,94 +107,69 @@ def described(nest: Nest) -> str:
     return "a nest of " + ", ".join(f"{dim} {size}" for dim, size in nest.bounds.items() if size > 1)
 
 
-class Outer:
-    """How many buffer tiles each dimension has, in which order they come, and what that moves. Ascending by the objective."""
-
-    def __init__(self, model: Model, objective: Objective):
-        nest = model.nest
-        self.model = model
-        whole = {dim for dim in DIMS if dim in space.WHOLE or not model.parts.buffers}
-        counts = [np.array([1] if dim in whole else space.ceilings(getattr(nest, dim)), np.int64) for dim in model.live]
-        grid = np.meshgrid(*counts, indexing="ij", copy=False)
-        dd = Vectors({dim: axis.ravel() for dim, axis in zip(model.live, grid, strict=True)})
-        least = Vectors({dim: -(-getattr(nest, dim) // axis) for dim, axis in dd.items()})
-        dd = dd.at(np.flatnonzero(model.fits_buffers(least)))
-        view = View(nest, dd=dd)
-        found = []
-        for k, order in enumerate(space.orders(nest.transposed)):
-            held = np.flatnonzero(model.valid(order, dd))
-            if len(held):
-                found.append((held, np.full(len(held), k), model.outer(order, view.take(held))))
-        if not found:  # no tile is small enough for the buffers
-            found.append((np.zeros(0, np.int64), np.zeros(0, np.int64), model.outer(space.Order(None), view)))
-        place, orders, traffics = zip(*found, strict=True)
-        traffic = Traffic.concatenate(traffics)
-        energy, time = cost(model, traffic)
-        rank = np.lexsort((time, energy) if objective == "energy" else (energy, energy * time))
-        self.order = np.concatenate(orders)[rank]
-        self.energy, self.cycles, self.traffic = energy[rank], time[rank], traffic.take(rank)
-        self.dd = dd.at(np.concatenate(place)[rank])
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    @cached_property
-    def least_energy(self) -> float:
-        return float(self.energy.min(initial=np.inf))
-
-    @cached_property
-    def least_cycles(self) -> float:
-        return float(self.cycles.min(initial=np.inf))
-
-    def of(self, order: space.Order) -> np.ndarray:
-        """The entries whose own order keeps the same tensor stationary."""
-        known = space.orders(self.model.nest.transposed)
-        same = [x.stationary == order.stationary and x.empty == order.empty for x in known]
-        return np.flatnonzero(np.array(same)[self.order])
-
-
 class Search:
-    """One nest, one accelerator, one dataflow."""
+    """One nest, one accelerator, one way to use its levels."""
 
-    def __init__(self, nest: Nest, accelerator: Accelerator, dataflow: str, objective: Objective, outer: Outer | None = None):
-        self.nest, self.accelerator, self.dataflow = nest, accelerator, dataflow
+    def __init__(
+        self, nest: Nest, accelerator: Accelerator, parts: space.Storeys, objective: Objective, grid: Grid, best: Best
+    ):
+        self.nest, self.accelerator, self.parts = nest, accelerator, parts
         self.objective: Objective = objective
-        self.model = Model(nest, accelerator, space.storeys(accelerator, dataflow))
-        self.outer = Outer(self.model, objective) if outer is None else outer
-        self.best: tuple[float, float] = (np.inf, np.inf)
-        self.chosen: tuple[int, int, int] | None = None  # inner, outer, order of the buffer's loops
+        self.model = Model(nest, accelerator, parts)
+        self.best = best
+        self.everything, self.energy, self.cycles = self._inner(float(grid.energy.min()), float(grid.cycles.min()))
+        self.chosen: tuple[View, Vectors, int, int] | None = None  # inner, outer, orders of the loops outside and at the buffer
 
-    def run(self, incumbent: Found | None) -> Found | None:
-        """The best tiling if it beats the incumbent."""
-        if incumbent is not None:
-            energy, cycles = incumbent.evaluation.energy, incumbent.evaluation.cycles
-            first, second = score(self.objective, np.float64(energy), np.float64(cycles))
-            self.best = (float(first), float(second))
-        self.inner = self._inner()
-        if np.isfinite(self.best[0]) and len(self.inner):  # one bound for all orders, before one for each
-            traffic = self.model.inner(space.Order(ALL), self.inner, None, True)
-            energy, cycles = (np.broadcast_to(part, len(self.inner)) for part in cost(self.model, traffic))
-            bound = self._combined(energy, cycles, self.outer.least_energy, self.outer.least_cycles)
-            self.inner = self.inner.take(np.flatnonzero(self._promising(*bound)))
-        if len(self.outer) and len(self.inner):
+    def run(self, outer: Outer, best: Best, seeds: bool) -> Best:
+        """Go through the inner candidates, or the most promising ones alone, with these outer ones: the best score now."""
+        self.outer, self.best = outer, best
+        bound = self._combined(self.energy, self.cycles, outer.least_energy, outer.least_cycles)
+        if seeds and len(self.everything) > SEEDS[0]:
+            some = np.argpartition(bound[0], SEEDS[0])[: SEEDS[0]]
+        else:
+            some = np.flatnonzero(promising(self.best, *bound))
+        self.inner = self.everything.take(some)
+        if len(self.inner) and len(outer):
             for kind, order in self._bounds():
                 self._sweep(kind, order)
-        return self._found() if self.chosen is not None else None
+        return self.best
 
     # ---- candidates ----
 
-    def _inner(self) -> View:
-        """All spatial factors and register tiles that the registers hold."""
-        model, spreads, registers = self.model, [], []
-        for spread in space.spatial(self.nest, self.accelerator, self.dataflow):
-            options = space.register_options(self.nest, self.dataflow, spread, model.limits)
+    def _inner(self, outer_energy: float, outer_cycles: float) -> tuple[View, np.ndarray, np.ndarray]:
+        """All spatial factors and register tiles that the levels hold and that may beat the best beside so much outside, with
+        lower bounds of their energy and cycles. Block by block, so that a block stays in the processor's cache."""
+        found = []
+        for spread, register in self._blocks(outer_energy, outer_cycles):
+            live = self.model.live
+            view = View(self.nest, Vectors(zip(live, spread, strict=True)), Vectors(zip(live, register, strict=True)))
+            tile = Vectors({dim: np.minimum(getattr(self.nest, dim), axis) for dim, axis in view.a.items()})
+            view = view.take(np.flatnonzero(self.model.fits_buffers(tile)))
+            energy, cycles = (np.broadcast_to(part, len(view)) for part in self.model.least(view))
+            some = np.flatnonzero(self._promising(*self._combined(energy, cycles, outer_energy, outer_cycles)))
+            found.append((view.take(some), energy[some], cycles[some]))
+        views, energies, cycles = zip(*found, strict=True)
+        return View.concatenate(views), np.concatenate(energies), np.concatenate(cycles)
+
+    def _blocks(self, outer_energy: float, outer_cycles: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Spatial factors and register tiles, a row for each live dimension."""
+        model, number = self.model, 0
+        registers = [np.zeros((len(model.live), 0))]
+        spreads = list(registers)
+        for spread in space.spatial(self.nest, self.accelerator, self.parts.dataflow):
+            energy, cycles = model.floor(spread)
+            if not self._promising(*self._combined(energy, cycles, outer_energy, outer_cycles)):
+                continue
+            options = space.register_options(self.nest, self.parts.dataflow, spread, model.limits)
             tiles = model.register_tiles(tuple(options[dim] for dim in model.live))
             registers.append(tiles)
-            spreads.append(np.broadcast_to(np.array([[spread.get(dim, 1) for dim in model.live]]), tiles.shape))
-        register, spread = np.ascontiguousarray(np.concatenate(registers).T), np.ascontiguousarray(np.concatenate(spreads).T)
-        view = View(self.nest, Vectors(zip(model.live, spread, strict=True)), Vectors(zip(model.live, register, strict=True)))
-        tile = Vectors({dim: np.minimum(getattr(self.nest, dim), axis) for dim, axis in view.a.items()})
-        return view.take(np.flatnonzero(model.fits_buffers(tile)))
+            spreads.append(np.broadcast_to(np.array([[spread.get(dim, 1.0)] for dim in model.live]), tiles.shape))
+            number += tiles.shape[1]
+            if number > BLOCK // 2:
+                yield np.concatenate(spreads, axis=1), np.concatenate(registers, axis=1)
+                registers, spreads, number = [], [], 0
+        if registers:
+            yield np.concatenate(spreads, axis=1), np.concatenate(registers, axis=1)
 
     def _bounds(self) -> Iterator[tuple[str, int]]:
         """Lower bounds of every inner candidate under each order of the buffer's loops; joined ones first, then by promise.
@@ -181,7 +180,7 @@ class Search:
         self.lower: dict[tuple[str, int], tuple[Vector, Vector, Vector, Vector]] = {}
         for k, order in enumerate(space.orders(self.nest.transposed)):
             traffic = self.model.inner(order, self.inner, None, True)
-            energy, cycles = (np.broadcast_to(part, len(self.inner)) for part in cost(self.model, traffic))
+            energy, cycles = (np.broadcast_to(part, len(self.inner)) for part in cost(self.accelerator, traffic))
             first, second = self._combined(energy, cycles, self.outer.least_energy, self.outer.least_cycles)
             self.lower["joined", k] = (first, second, energy, cycles)
             possible = self.model.possible(order, self.inner)
@@ -197,8 +196,7 @@ class Search:
     # ---- pairs ----
 
     def _promising(self, first: Vector, second: Vector) -> np.ndarray:
-        more = 1 + 1e-12  # sums in another order differ in the last digits: a gain below that is none
-        return (first * more < self.best[0]) | ((first < self.best[0] * more) & (second * more < self.best[1]))
+        return promising(self.best, first, second)
 
     def _sweep(self, kind: str, k: int) -> None:
         first, second, energy, cycles = self.lower[kind, k]
@@ -219,33 +217,53 @@ class Search:
 
     def _pair(self, inner: np.ndarray, order: space.Order, k: int, energy: Vector, cycles: Vector) -> None:
         """All promising pairs of a few inner candidates with outer ones, in an order that prunes."""
-        outer = self.outer
-        bound, other = self._combined(energy[inner].min(), cycles[inner].min(), outer.energy, outer.cycles)
+        outer, least = self.outer, energy[inner].min()
+        number = outer.affordable(self.best, least)
+        bound, other = self._combined(least, cycles[inner].min(), outer.energy[:number], outer.cycles[:number])
         near = np.flatnonzero(self._promising(bound, other))
         refetch = self.model.refetch(order, self.inner, inner)
-        factor = self.model.refetched(order, outer.dd)
         step = max(1, (1 << 20) // len(inner))
         for at in range(0, len(near), step):
             some = near[at : at + step]
-            total = energy[inner][:, None] + refetch[:, None] * (factor[some] - 1)
-            first, second = self._combined(total, cycles[inner][:, None], outer.energy[some], outer.cycles[some])
-            i, o = np.nonzero(self._promising(first, second))
-            rank = np.lexsort((second[i, o], first[i, o]))
-            self._evaluate(inner[i[rank]], some[o[rank]], "apart", k, energy, cycles)
+            dd = outer.dd.at(some)
+            i, o = self._dividing(inner, dd)
+            total = energy[inner[i]] + refetch[i] * (self.model.refetched(order, dd)[o] - 1)
+            first, second = self._combined(total, cycles[inner[i]], outer.energy[some[o]], outer.cycles[some[o]])
+            left = np.flatnonzero(self._promising(first, second))
+            left = left[np.lexsort((second[left], first[left]))]
+            self._evaluate(inner[i[left]], some[o[left]], "apart", k, energy, cycles)
+
+    def _dividing(self, inner: np.ndarray, dd: Vectors) -> tuple[np.ndarray, np.ndarray]:
+        """The pairs of inner and outer candidates, by their places, in which the buffer's tiles are ceilings of the array's:
+        few are. Inner candidates with as many array tiles are looked at together."""
+        key = np.zeros(len(inner), np.int64)
+        for dim in self.model.live:
+            key = key * (getattr(self.nest, dim) + 1) + self.inner.n[dim][inner].astype(np.int64)
+        _, first, group = np.unique(key, return_index=True, return_inverse=True)
+        good = np.ones((len(first), len(next(iter(dd.values())))), bool)
+        for dim in self.model.live:
+            numbers, row = np.unique(self.inner.n[dim][inner[first]], return_inverse=True)
+            counts, column = np.unique(dd[dim], return_inverse=True)
+            loops = over(numbers[:, None], counts)
+            good &= (over(numbers[:, None], loops) == counts)[row][:, column]
+        row, outer = np.nonzero(good)
+        size = np.bincount(group)
+        members = np.argsort(group, kind="stable")[_ranges(np.cumsum(size)[row] - size[row], size[row])]
+        return members, np.repeat(outer, size[row])
 
     def _joined(self, left: np.ndarray, order: space.Order, k: int, energy: Vector, cycles: Vector) -> None:
         """Pairs whose buffer loops are all of one run that is innermost outside too: every other dimension has as many buffer
         tiles as array tiles."""
         run = self.nest.irrelevant(order.stationary) if order.stationary else ()
         fixed = [dim for dim in self.model.live if dim not in run]
-        held = self.outer.of(order)
-        if not len(held) or not len(left):
+        held = self.outer.of(order, self.outer.affordable(self.best, energy[left].min())) if len(left) else left
+        if not len(held):
             return
         keys, looked = np.zeros(len(held), np.int64), np.zeros(len(left), np.int64)
         for dim in fixed:
             size = getattr(self.nest, dim) + 1
             keys = keys * size + self.outer.dd[dim][held]
-            looked = looked * size + self.inner.n[dim][left]
+            looked = looked * size + self.inner.n[dim][left].astype(np.int64)
         held = held[np.argsort(keys, kind="stable")]
         keys, number = np.unique(keys, return_counts=True)
         start = np.cumsum(number) - number
@@ -263,8 +281,7 @@ class Search:
             if not len(chosen):
                 break  # ascending: none that follows is better
             several = number[group[chosen]]
-            offset = np.arange(several.sum()) - np.repeat(np.cumsum(several) - several, several)
-            outer = held[np.repeat(start[group[chosen]], several) + offset]
+            outer = held[_ranges(start[group[chosen]], several)]
             self._evaluate(np.repeat(left[chosen], several), outer, "joined", k, energy, cycles)
 
     def _evaluate(self, inner: np.ndarray, outer: np.ndarray, kind: str, k: int, energy: Vector, cycles: Vector) -> None:
@@ -281,10 +298,10 @@ class Search:
     def _exact(self, inner: np.ndarray, outer: np.ndarray, kind: str, k: int) -> None:
         model, order = self.model, space.orders(self.nest.transposed)[k]
         dd, n = self.outer.dd.at(outer), self.inner.n.at(inner)
-        b = Vectors({dim: -(-n[dim] // dd[dim]) for dim in model.live})
+        b = Vectors({dim: over(n[dim], dd[dim]) for dim in model.live})
         good = np.ones(len(inner), bool)
         for dim in model.live:  # the buffer's tiles must be ceilings of the array's
-            good &= -(-n[dim] // b[dim]) == dd[dim]
+            good &= over(n[dim], b[dim]) == dd[dim]
         tile = {dim: np.minimum(getattr(self.nest, dim), self.inner.a[dim][inner] * b[dim]) for dim in model.live}
         good &= model.fits_buffers(Vectors(tile))
         ordered = model.valid(order, b)
@@ -298,22 +315,29 @@ class Search:
         view = self.inner.take(inner).beside(dd.at(keep))
         traffic = model.inner(order, view, b.at(keep), kind == "joined", self.outer.order[outer])
         traffic = traffic.plus(self.outer.traffic.take(outer))
-        first, second = score(self.objective, *cost(model, traffic))
+        first, second = score(self.objective, *cost(self.accelerator, traffic))
         at = np.lexsort((second, first))[0]
         if (first[at], second[at]) < self.best:
-            self.best, self.chosen = (float(first[at]), float(second[at])), (int(inner[at]), int(outer[at]), k)
+            self.best = (float(first[at]), float(second[at]))
+            i, o = inner[at : at + 1], outer[at : at + 1]
+            self.chosen = (self.inner.take(i), self.outer.dd.at(o), int(self.outer.order[o[0]]), k)
 
     # ---- the result ----
 
-    def _found(self) -> Found:
+    def found(self) -> Found:
         assert self.chosen is not None
-        i, o, k = self.chosen
+        inner, dd, outside, k = self.chosen
         known = space.orders(self.nest.transposed)
         one = dict.fromkeys(DIMS, 1)
-        spread = one | {dim: int(axis[i]) for dim, axis in self.inner.s.items()}
-        register = one | {dim: int(axis[i]) for dim, axis in self.inner.r.items()}
-        buffer = one | {dim: int(-(-axis[i] // self.outer.dd[dim][o])) for dim, axis in self.inner.n.items()}
+        spread = one | {dim: int(axis[0]) for dim, axis in inner.s.items()}
+        register = one | {dim: int(axis[0]) for dim, axis in inner.r.items()}
+        buffer = one | {dim: int(over(axis[0], dd[dim][0])) for dim, axis in inner.n.items()}
         if all(bound == 1 for bound in buffer.values()):  # of a joined run nothing is left at the buffer
             k = next(place for place, order in enumerate(known) if order.empty)
-        tiling = space.build(self.nest, self.model.parts, spread, register, buffer, known[int(self.outer.order[o])], known[k])
-        return Found(self.dataflow, tiling, evaluate(self.nest, tiling, self.accelerator))
+        tiling = space.build(self.nest, self.parts, spread, register, buffer, known[outside], known[k])
+        return Found(self.parts.dataflow, tiling, evaluate(self.nest, tiling, self.accelerator))
+
+
+def _ranges(start: np.ndarray, number: np.ndarray) -> np.ndarray:
+    """start[0], start[0] + 1, ... so many, then those from start[1], and so on."""
+    return np.repeat(start - np.cumsum(number) + number, number) + np.arange(number.sum())

@@ -33,20 +33,23 @@ REGISTERS = {"ws": "MCRS", "os": "NMQ", "nlr": "", "rs": "MCS", "flexible": "NMC
 
 @dataclass(frozen=True)
 class Storeys:
-    """The accelerator's levels in three storeys, as one dataflow uses them."""
+    """The accelerator's levels in three storeys, as one dataflow uses them; `keeps` are the tensors in its registers."""
 
     outside: Level
     buffers: tuple[Level, ...]
     registers: tuple[Level, ...]
     dataflow: str
+    keeps: str
 
     def keeper(self, levels: tuple[Level, ...], tensor: str) -> Level | None:
-        if levels == self.registers and tensor not in KEEPS[self.dataflow]:
+        if levels == self.registers and tensor not in self.keeps:
             return None
         return next((level for level in levels if tensor in level.keeps), None)
 
 
-def storeys(accelerator: Accelerator, dataflow: str) -> Storeys:
+def storeys(accelerator: Accelerator, dataflow: str) -> list[Storeys]:
+    """The ways to use the levels: one, or for the flexible dataflow one for each choice of what the registers keep, in an order
+    in which what is found first prunes most of what follows."""
     expressible(accelerator, dataflow)
     buffers = tuple(level for level in accelerator.level[1:] if not level.inside)
     registers = tuple(level for level in accelerator.level if level.inside)
@@ -58,7 +61,15 @@ def storeys(accelerator: Accelerator, dataflow: str) -> Storeys:
                 f"{accelerator.name}: the search knows one shared and one inner storey of memories, and two of {names} keep the"
                 " same tensor"
             )
-    return Storeys(accelerator.level[0], buffers, registers, dataflow)
+    choices = [KEEPS[dataflow]]
+    if dataflow == "flexible":
+        can = [tensor for tensor in TENSORS if any(tensor in level.keeps for level in registers)]
+        choices = ["".join(some) for size in (0, 1, 3, 2) for some in itertools.combinations(can, size)]
+    if accelerator.systolic:
+        choices = [keeps for keeps in choices if accelerator.systolic in keeps]
+    if not choices:
+        raise InputError(f"{accelerator.name} is a systolic array that keeps {accelerator.systolic}: it cannot run {dataflow}")
+    return [Storeys(accelerator.level[0], buffers, registers, dataflow, keeps) for keeps in choices]
 
 
 @cache
@@ -231,14 +242,18 @@ def _storey(parts: Storeys, levels: tuple[Level, ...], loops: tuple[Loop, ...]) 
 
 def tilings(nest: Nest, accelerator: Accelerator, dataflow: str) -> Iterator[Tiling]:
     """Every member of the space, one by one: what the search is checked against on small nests."""
-    parts = storeys(accelerator, dataflow)
+    for parts in storeys(accelerator, dataflow):
+        yield from _tilings(nest, accelerator, parts)
+
+
+def _tilings(nest: Nest, accelerator: Accelerator, parts: Storeys) -> Iterator[Tiling]:
     kept = "".join(tensor for tensor in TENSORS if parts.keeper(parts.registers, tensor))
     buffered = "".join(tensor for tensor in TENSORS if parts.keeper(parts.buffers, tensor))
     inside = capacities(accelerator, parts.registers, kept)
     shared = capacities(accelerator, parts.buffers, buffered)
     limits = {tensor: held for tensors, held in inside for tensor in tensors}
-    for spread in spatial(nest, accelerator, dataflow):
-        options = register_options(nest, dataflow, spread, limits)
+    for spread in spatial(nest, accelerator, parts.dataflow):
+        options = register_options(nest, parts.dataflow, spread, limits)
         for sizes in itertools.product(*(options[dim] for dim in DIMS)):
             register = dict(zip(DIMS, sizes, strict=True))
             if not _fits(nest, register, inside):

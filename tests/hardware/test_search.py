@@ -12,7 +12,7 @@ from lamina.errors import InputError
 from lamina.hardware import accelerator, space
 from lamina.hardware.mapping import Evaluation, Loop, Tier, Tiling, evaluate
 from lamina.hardware.nest import Nest
-from lamina.hardware.search import OBJECTIVES, Objective, Search, search
+from lamina.hardware.search import OBJECTIVES, Objective, optimum, search
 
 LEVELS = """
     [[level]]
@@ -67,7 +67,7 @@ def compare(nest: Nest, device: accelerator.Accelerator, dataflow: str) -> int:
     """How many tilings the space has, each evaluated and none better than what the search finds for any objective."""
     everything = [evaluate(nest, tiling, device) for tiling in space.tilings(nest, device, dataflow)]
     for objective in OBJECTIVES:
-        found = Search(nest, device, dataflow, objective).run(None)
+        found = optimum(nest, device, space.storeys(device, dataflow), objective)
         if not everything:
             assert found is None
             continue
@@ -115,7 +115,7 @@ def permuted(tiling: Tiling) -> Iterator[Tiling]:
 def test_no_order_of_the_loops_beats_the_declared_ones(nest: Nest, objective: Objective) -> None:
     device = DEVICES["eyeriss-like"]
     members = {repr(tiling): tiling for tiling in itertools.islice(space.tilings(nest, device, "os"), 0, None, 7)}
-    found = Search(nest, device, "os", objective).run(None)
+    found = optimum(nest, device, space.storeys(device, "os"), objective)
     assert found is not None
     for tiling in members.values():
         for other in itertools.islice(permuted(tiling), 150):
