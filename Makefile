@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 PARITY := .parity
 MAPPING := .mapping
 SERVING := .serving
+ACCELFORGE := .accelforge
+PYTHON312 ?= python3.12
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
@@ -18,6 +20,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "  PYTHON=python3.13       the Python (3.11 or later) that makes $(VENV)"
+	@echo "  PYTHON312=python3.12    the Python 3.12 that AccelForge needs (make mapping leaves it out where there is none)"
 	@echo "  TORCH_INDEX=URL         the index that torch alone is taken from,"
 	@echo "                          such as https://download.pytorch.org/whl/cpu for the small CPU build"
 
@@ -62,7 +65,8 @@ peers: $(PARITY)/peers.stamp ## count beside six other counters, timm's and torc
 	$(PARITY)/bin/python -W ignore benchmarks/timm_counts.py
 	$(PARITY)/bin/python -m tests.zoo.real_counts --check
 
-mapping: $(MAPPING)/mapping.stamp ## find mappings beside zigzag-dse, in .mapping
+# AccelForge needs Python 3.12; where there is none it is left out, and the output says so.
+mapping: $(MAPPING)/mapping.stamp $(if $(shell $(PYTHON312) -c "print(1)" 2>/dev/null),$(ACCELFORGE)/accelforge.stamp) ## find mappings beside zigzag-dse and AccelForge, in .mapping and .accelforge
 	$(BIN)/python benchmarks/mapping.py --peers
 
 serving: $(SERVING)/serving.stamp ## load the server, and LitServe in .serving beside it
@@ -117,4 +121,9 @@ $(SERVING)/serving.stamp: Makefile $(VENV)/dev.stamp
 $(MAPPING)/mapping.stamp: Makefile $(VENV)/core.stamp
 	$(PYTHON) -m venv $(MAPPING)
 	$(MAPPING)/bin/python -m pip install --disable-pip-version-check zigzag-dse==3.9.1 six==1.17.0
+	@touch $@
+
+$(ACCELFORGE)/accelforge.stamp: Makefile
+	$(PYTHON312) -m venv $(ACCELFORGE)
+	$(ACCELFORGE)/bin/python -m pip install --disable-pip-version-check accelforge==1.0.467
 	@touch $@

@@ -41,12 +41,17 @@ def specification(asked: dict[str, Any]) -> str:
     compute = {"name": "compute", "energy": 1, "throughput": 1}
     nodes.append(Tagged(tag="!Compute", name="multiplier", leak_power=0, area=0, actions=[compute]))
     nest = {dim.lower(): bound for dim, bound in asked["nest"].items()}
-    equation = "O[n, g, m, p, q] = I[n, g, c, H: p * {} + r, W: q * {} + s] * W[g, m, c, r, s]".format(*asked["stride"])
-    if set(asked["nest"]) <= set("NMC"):
-        equation, nest = "O[n, m] = I[n, c] * W[m, c]", {dim: nest[dim] for dim in "nmc"}
-    else:
-        for dim in "ng":
-            equation = equation if dim in nest else equation.replace(f"{dim}, ", "")
+
+    def some(dims: str) -> list[str]:
+        return [dim for dim in dims if dim in nest]
+
+    windows = [
+        f"{name}: {p} * {stride} + {r}" if r in nest else f"{name}: {p} * {stride}"
+        for name, p, r, stride in (("H", "p", "r", asked["stride"][0]), ("W", "q", "s", asked["stride"][1]))
+        if p in nest
+    ]
+    output, inputs, weights = (", ".join(dims) for dims in (some("ngmpq"), some("ngc") + windows, some("gmcrs")))
+    equation = f"O[{output}] = I[{inputs}] * W[{weights}]"
     names = {"output": "O", "input": "I", "weight": "W"}
     accesses = [{"name": name, "source": tensor, "expected_count": 1} for name, tensor in names.items()]
     space = [f"0 <= {dim} < {bound}" for dim, bound in nest.items()]

@@ -19,6 +19,11 @@ def macs(value: float) -> str:
     return f"{si(value)}{'' if abs(value) >= 1000 else ' '}MACs"
 
 
+def per_second(value: float, unit: str) -> str:
+    """ "19.5 TFLOP/s"; nothing for none."""
+    return f"{si(value)}{'' if abs(value) >= 1000 else ' '}{unit}/s" if value else ""
+
+
 def bytes_(value: float) -> str:
     return f"{si(value)}{'' if abs(value) >= 1000 else ' '}B"
 

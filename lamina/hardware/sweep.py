@@ -192,10 +192,15 @@ class Jobs:
     def __init__(self, jobs: int = 1, ray: bool = False):
         self.jobs, self.ray = jobs, ray
         self.pool: ProcessPoolExecutor | None = None
+        self.cluster: Any = None
+        self.started = False  # a cluster of our own is ended, one that was there already is not
 
     def __enter__(self) -> "Jobs":
         if self.ray:
             self.cluster = _ray()
+            self.started = not self.cluster.is_initialized()
+            if self.started:
+                self.cluster.init(log_to_driver=False, logging_level="ERROR", include_dashboard=False)
         elif self.jobs > 1:
             import multiprocessing
 
@@ -205,6 +210,8 @@ class Jobs:
     def __exit__(self, *_: object) -> None:
         if self.pool is not None:
             self.pool.shutdown(cancel_futures=True)
+        if self.started:
+            self.cluster.shutdown()
 
     def each(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterable[Any]:
         """The results in the order of the items."""
@@ -219,6 +226,4 @@ def _ray() -> Any:
         import ray  # type: ignore[import-not-found]
     except ImportError as error:
         raise InputError("--ray needs Ray, which is not installed: pip install 'lamina[ray]'") from error
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False, logging_level="ERROR", ignore_reinit_error=True)
     return ray

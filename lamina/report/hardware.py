@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lamina import units
 from lamina.report.plot import COLOURS, INK, KINDS, Plot, _figure, _label_columns, _shorten, heatmap, human
 
 if TYPE_CHECKING:
@@ -99,7 +100,10 @@ def bounds(document: Document, title: str) -> "Figure":
     ink = {kind: COLOURS[2] if kind == "array" else COLOURS[1] if kind == "DRAM" else "" for kind in kinds}
     for kind in kinds:
         ink[kind] = ink[kind] or next(c for c in spare if c not in ink.values())
-    figure = _figure(9.0, 3.0)
+    names = [_shorten(layer["name"]) for layer in layers]
+    longest = max(map(len, names))
+    flat = len(names) * longest <= 90
+    figure = _figure(9.0, 3.2 if flat else 3.2 + 0.065 * longest)
     ax = figure.subplots()
     total = sum(layer["cycles"] for layer in layers)
     for kind in kinds:
@@ -110,13 +114,14 @@ def bounds(document: Document, title: str) -> "Figure":
         )
     changes = sum(a["bound"] != b["bound"] for a, b in itertools.pairwise(layers))
     figure.suptitle(title, x=0.01, ha="left")
-    ax.set_title(f"cycles per layer; what bounds them changes {changes} times")
+    ax.set_title(f"{len(layers)} layers in order of execution; what bounds them changes {changes} times")
+    ax.set_ylabel("cycles")
     ax.yaxis.set_major_formatter(lambda value, _: human(value))
-    ax.set_xlabel(f"the {len(layers)} layers in order of execution")
+    _label_columns(ax, names, range(len(names)), flat)
     ax.margins(x=0.005)
     ax.grid(axis="y")
     ax.tick_params(length=0)
-    ax.legend(loc="upper right" if layers[-1]["cycles"] < max(x["cycles"] for x in layers) / 2 else "upper left")
+    figure.legend(loc="outside lower left", ncols=min(6, len(kinds)))
     return figure
 
 
@@ -207,10 +212,11 @@ def roofline(document: Document, title: str) -> "Figure":
     low = min([layer["intensity"] for layer in layers] + [ridge]) / 2.5
     high = max([layer["intensity"] for layer in layers] + [ridge]) * 2.5
     ax.plot([low, ridge, high], [low * bandwidth, peak, peak], color=INK, linewidth=1.2)
-    ax.annotate(f"peak {human(peak)}FLOP/s", (high, peak), (-4, 14), textcoords="offset points", ha="right", fontsize=8)
-    ax.annotate(f"ridge {ridge:.3g} FLOPs per byte", (ridge, peak), (-2, 8), textcoords="offset points", ha="right", fontsize=8)
+    shown = f"{ridge:,.0f}" if ridge >= 100 else f"{ridge:.3g}"
+    roof = f"peak {units.per_second(peak, 'FLOP')}, from {shown} FLOPs per byte"
+    ax.annotate(roof, (high, peak), (-4, 14), textcoords="offset points", ha="right", fontsize=8)
     slope = (low * 1.25, low * 1.25 * bandwidth)
-    ax.annotate(f"{human(bandwidth)}B/s", slope, (12, -3), textcoords="offset points", fontsize=8)
+    ax.annotate(units.per_second(bandwidth, "B"), slope, (12, -3), textcoords="offset points", fontsize=8)
     total = sum(layer["seconds"] for layer in document["layers"])
     for kind in [k for k in KINDS if any(layer["kind"] == k for layer in layers)]:
         some = [layer for layer in layers if layer["kind"] == kind]

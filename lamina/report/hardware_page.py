@@ -27,7 +27,10 @@ def fit(document: Document, others: Mapping[str, Document], shown: str) -> str:
     ]
     figures = []
     if others:
-        text = "Where a row is dark, most of the array has nothing to do in that layer."
+        text = (
+            f"Each dataflow mapped for the least {document['objective']}. Where a row is dark, most of the array has nothing to"
+            " do in that layer."
+        )
         figures.append(("Utilisation", text, Figure(hardware.utilisation(others, title), hardware.UTILISATION)))
     figures.append(("Energy", "", Figure(hardware.energy(document, title), hardware.ENERGY)))
     figures.append(("What bounds each layer", "", Figure(hardware.bounds(document, title), hardware.BOUND)))
@@ -75,8 +78,8 @@ def compare(document: Document, heat: Mapping[str, Mapping[str, Document]]) -> s
 def roofline(document: Document, shown: str) -> str:
     totals, title = document["totals"], f"{document['model']} on {document['device']}"
     boxes = [
-        ("Peak", f"{units.si(document['peak'])}FLOP/s", document["dtype"]),
-        ("Bandwidth", f"{units.bytes_(document['bandwidth'])}/s", "measured" if document["measured_device"] else "published"),
+        ("Peak", units.per_second(document["peak"], "FLOP"), document["dtype"]),
+        ("Bandwidth", units.per_second(document["bandwidth"], "B"), "measured" if document["measured_device"] else "published"),
         ("Predicted time", seconds(totals["seconds"]), "at least"),
     ]
     if totals["measured_seconds"]:
@@ -100,8 +103,8 @@ def roofline(document: Document, shown: str) -> str:
     rows = [
         [(None, x["name"]), (None, x["kind"]), (x["operations"], units.si(x["operations"])),
          (x["bytes"], units.bytes_(x["bytes"])),
-         (x["intensity"], f"{x['intensity']:.3g}"), (x["attainable"], f"{units.si(x['attainable'])}FLOP/s"), (None, x["bound"]),
-         (x["seconds"], seconds(x["seconds"]))]
+         (x["intensity"], f"{x['intensity']:.3g}"), (x["attainable"], units.per_second(x["attainable"], "FLOP")),
+         (None, x["bound"]), (x["seconds"], seconds(x["seconds"]))]
         for x in document["layers"]
     ]  # fmt: skip
     figure = Figure(

@@ -92,14 +92,14 @@ def sweep(out: Console, document: Document) -> None:
 def roofline(out: Console, document: Document, shown: str) -> None:
     rows = [
         [layer["name"], layer["kind"], units.si(layer["operations"]), units.bytes_(layer["bytes"]),
-         f"{layer['intensity']:.3g}", f"{units.si(layer['attainable'])}FLOP/s", layer["bound"], seconds(layer["seconds"])]
+         f"{layer['intensity']:.3g}", units.per_second(layer["attainable"], "FLOP"), layer["bound"], seconds(layer["seconds"])]
         for layer in document["layers"]
     ]  # fmt: skip
     totals = document["totals"]
     out.print(f"[bold]{document['model']}[/], input {shown}, {document['dtype']}, on {document['device']}")
     for source in document["sources"]:
         out.print(("measured: " if document["measured_device"] else "source: ") + source, markup=False)
-    roof = f"peak {units.si(document['peak'])}FLOP/s, {units.bytes_(document['bandwidth'])}/s"
+    roof = f"peak {units.per_second(document['peak'], 'FLOP')}, {units.per_second(document['bandwidth'], 'B')}"
     out.print(f"{roof}: compute-bound from {document['ridge']:.3g} FLOPs per byte")
     columns = ("layer", "kind", "FLOPs", "bytes", "FLOPs per byte", "attainable", "bound", "time")
     out.print(table.table(columns, rows, left=("kind", "bound")))

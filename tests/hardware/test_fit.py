@@ -1,6 +1,7 @@
 """Networks on accelerators: every form of layer, the sums, the documents and the command."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from lamina import cli
+from lamina.cli import network
 from lamina.errors import InputError
 from lamina.hardware import accelerator, timeloop
 from lamina.hardware.fit import by_dataflow, compared, document, fit
@@ -149,6 +151,49 @@ def test_processes_find_the_same(workload: Workload) -> None:
         assert run(chosen, workload, "energy", "ws", here.each) == run(chosen, workload, "energy", "ws", there.each)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_a_ray_cluster_finds_the_same(workload: Workload) -> None:
+    """A local cluster of two processes, kept where it was there before, ended where the sweep has started it."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'lamina[ray]'")
+    chosen = variants(SMALL, [parse("pe=2x2,4x4")])
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        with Jobs(1) as here, Jobs(ray=True) as there:
+            assert run(chosen, workload, "energy", "ws", here.each) == run(chosen, workload, "energy", "ws", there.each)
+        assert ray.is_initialized()
+    finally:
+        ray.shutdown()
+
+
+def test_a_cluster_that_the_sweep_has_started_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    class Ray:
+        running = False
+
+        @classmethod
+        def is_initialized(cls) -> bool:
+            return cls.running
+
+        @classmethod
+        def init(cls, **options: object) -> None:
+            asked.append("init")
+
+        @classmethod
+        def shutdown(cls) -> None:
+            asked.append("shutdown")
+
+    monkeypatch.setitem(sys.modules, "ray", Ray)
+    with Jobs(ray=True):
+        assert asked == ["init"]
+    assert asked == ["init", "shutdown"]
+    Ray.running = True
+    with Jobs(ray=True):
+        pass
+    assert asked == ["init", "shutdown"]
+
+
 # ---- Timeloop's form ------------------------------------------------------------------------------------------------
 
 
@@ -208,13 +253,27 @@ def test_a_sweep_names_its_front(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["lenet5", "--on", "eyeriss", "--layer", "c9"], "no layer with loops has this name"),
         (["lenet5", "--compare", "--on", "eyeriss"], "runs rs only"),
         (["lenet5", "--sweep", "bandwidth=1:1e300", "--sweep", "pe=1x1:4096x4096"], "12,961 designs, each a search"),
-        (["lenet5", "--ray"], "--ray needs Ray, which is not installed"),
+        (["lenet5", "--sweep", "buffer=1:1T"], "not a capacity"),
+        (["lenet5", "--on", "systolic_os", "--dataflow", "ws"], "no level inside its processing elements keeps W"),
     ],
 )
 def test_a_wrong_call_is_one_line(arguments: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         cli.app(["fit", *arguments], standalone_mode=False)
     assert "\n" not in str(caught.value)
+
+
+def test_ray_that_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match="--ray needs Ray, which is not installed"):
+        cli.app(["fit", "lenet5", "--ray"], standalone_mode=False)
+
+
+def test_a_million_designs_are_counted_before_any_is_built(capsys: pytest.CaptureFixture[str]) -> None:
+    axes = ["bandwidth=1:1e300", "pe=1x1:4096x4096", "registers=64:1G", "buffer=1k:8k"]
+    with pytest.raises(InputError, match="1,296,100 designs, each a search of the whole network; add --yes"):
+        cli.app(["fit", "lenet5", "--on", "eyeriss", *(x for axis in axes for x in ("--sweep", axis))], standalone_mode=False)
+    assert not capsys.readouterr().out
 
 
 def test_the_roofline_s_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -243,3 +302,14 @@ def test_a_machine_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "COPY", 1 << 16)
     peak, bandwidth, how = machine.measure(seconds=0.01)
     assert peak > 0 and bandwidth > 0 and "64x64 matrix product" in how
+
+
+@pytest.mark.parametrize("device", accelerator.names())
+def test_every_accelerator_takes_a_network_at_both_batches(device: str) -> None:
+    """A part of benchmarks/mapping_zoo.py. Sixteen images cost at most sixteen times one: one mapping, run sixteen times, is
+    among those of the larger batch."""
+    net = network.find("lenet_caffe")
+    one, sixteen = (fit(net.trace(net.resized("batch", batch)), accelerator.load(device)) for batch in (1, 16))
+    assert sixteen.macs == 16 * one.macs
+    assert 0 < sixteen.energy <= 16 * one.energy * (1 + 1e-9)
+    assert 0 < one.utilisation <= 1 and 0 < sixteen.utilisation <= 1
