@@ -142,21 +142,19 @@ def beside(name: str, titles: list[str], nests: list[Any], answers: Iterator[dic
     from lamina.hardware.search import search
 
     device, total = accelerator.parse(HIERARCHY, "hierarchy"), [0.0] * 4
-    print(
-        f"\n{name}: energy of its mapping, by its count and by ours with the reads below | ours, by both counts | CPU seconds"
-    )
+    print(f"\n{name}: its mapping by its count, by ours with the reads below, by ours | ours by these two | CPU seconds")
     for title, nest, theirs in zip(titles, nests, answers, strict=False):
         cpu = time.process_time()
         found = search(nest, device).evaluation
         cpu = time.process_time() - cpu
         if "error" in theirs:
-            print(f"{title:36} {theirs['error']}; ours {found.energy:.5g} in {cpu:.2f} s")
+            print(f"{title:36} {theirs['error']}; ours {found.energy:.6g} in {cpu:.2f} s")
             continue
         ours = with_reads_below(found, device)
-        print(f"{title:36} {theirs['energy']:11.5g} {counted(nest, theirs, device)} | {ours:11.5g} {found.energy:11.5g}"
+        print(f"{title:36} {theirs['energy']:11.6g} {counted(nest, theirs, device)} | {ours:11.6g} {found.energy:11.6g}"
               f" | {ratios(theirs['energy'], ours, theirs['cpu'], cpu)}")  # fmt: skip
         total = [x + y for x, y in zip(total, (theirs["energy"], ours, theirs["cpu"], cpu), strict=True)]
-    print(f"{'all':36} {total[0]:11.5g} | {total[1]:11.5g} | {ratios(*total)}")
+    print(f"{'all':36} {total[0]:11.6g} | {total[1]:11.6g} | {ratios(*total)}")
 
 
 def ratios(theirs: float, ours: float, their_seconds: float, seconds: float) -> str:
@@ -164,17 +162,18 @@ def ratios(theirs: float, ours: float, their_seconds: float, seconds: float) -> 
 
 
 def counted(nest: Any, theirs: dict[str, Any], device: Any) -> str:
-    """A peer's mapping by our count, and how its own count differs."""
+    """A peer's mapping by our two counts, and how its own count differs from the first."""
     from lamina.errors import LaminaError
     from lamina.hardware.mapping import evaluate
 
     if not theirs["mapping"]:
         return "(no loop nest in ours)"
     try:
-        energy = with_reads_below(evaluate(nest, tiling(theirs["mapping"]), device), device)
+        found = evaluate(nest, tiling(theirs["mapping"]), device)
     except LaminaError as error:
         return f"({error})"
-    return f"{energy:11.5g} ({100 * (theirs['energy'] / energy - 1):+.2f} %)"
+    energy = with_reads_below(found, device)
+    return f"{energy:11.6g} ({100 * (theirs['energy'] / energy - 1):+.2f} %) {found.energy:11.6g}"
 
 
 def with_reads_below(found: Any, device: Any) -> float:
