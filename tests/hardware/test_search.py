@@ -85,6 +85,22 @@ def test_the_search_finds_what_brute_force_finds(nest: Nest, data: st.DataObject
     compare(nest, DEVICES[device], data.draw(st.sampled_from(DEVICES[device].dataflows[:4])))
 
 
+@pytest.mark.parametrize(
+    "nest",
+    [
+        Nest(G=3, P=5, Q=2, stride=(1, 2), dilation=(1, 2)),  # tiles of one position touch fewer inputs than the box
+        Nest(G=2, C=2, R=2, dilation=(2, 1)),
+        Nest(M=3, C=2, P=2),
+    ],
+)
+def test_a_flexible_array_chooses_what_its_registers_keep(nest: Nest) -> None:
+    assert {parts.keeps for parts in space.storeys(DEVICES["unified"], "flexible")} == {
+        "", "W", "I", "O", "WI", "WO", "IO", "WIO",
+    }  # fmt: skip
+    for device in ("eyeriss-like", "unified"):
+        assert compare(nest, DEVICES[device], "flexible") > 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 @given(nest=nests(), data=st.data())
