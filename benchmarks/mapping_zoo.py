@@ -1,7 +1,7 @@
 """Every network of the zoo at batch 1 and 16 on every accelerator that ships, in one run on one core, with the time of each.
 
     python benchmarks/mapping_zoo.py                      prints a line per network, batch and accelerator
-    python benchmarks/mapping_zoo.py --record             and writes mapping_zoo.json beside this file
+    python benchmarks/mapping_zoo.py --record             and writes benchmarks/records/mapping_zoo.json
     python benchmarks/mapping_zoo.py --networks lenet5    only these
 
 A loop nest that networks share is searched once for each accelerator: the time of a network is that of its new nests.
@@ -12,15 +12,12 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # one core, also of NumPy's libraries
 
 import argparse
-import json
-import platform
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-RECORD = Path(__file__).with_name("mapping_zoo.json")
 BATCHES = (1, 16)
 
 
@@ -63,14 +60,15 @@ def rows(networks: list[str]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    from lamina.train import provenance
+    import record
+
     from lamina.zoo import registry
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="*", default=None)
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
-    code, clock, cpu = provenance.code(), time.perf_counter(), time.process_time()
+    origin, clock, cpu = record.provenance(note="CPU seconds of one core"), time.perf_counter(), time.process_time()
     found = rows(options.networks or list(registry.counts()))
     clock, cpu = time.perf_counter() - clock, time.process_time() - cpu
     slowest = max(found, key=lambda one: one["cpu_seconds"])
@@ -79,20 +77,10 @@ def main() -> None:
     print(f"{len(found)} networks on accelerators, {nests} different nests, in {cpu:.0f} CPU seconds ({clock:.0f} s by the"
           f" clock); the slowest: {named}, {slowest['cpu_seconds']:.1f} s")  # fmt: skip
     if options.record:
-        about = {
-            "command": "python benchmarks/mapping_zoo.py --record",
-            "commit": code.get("commit"),
-            "dirty": code.get("dirty"),
-            "date": time.strftime("%Y-%m-%d"),
-            "machine": f"one core of {platform.machine()}, Python {platform.python_version()}, other work beside it",
-            "cpu_seconds": round(cpu),
-            "clock_seconds": round(clock),
-            "nests": nests,
-            "slowest": named,
-            "slowest_cpu_seconds": slowest["cpu_seconds"],
-        }
-        lines = ",\n".join(json.dumps(one) for one in found)
-        RECORD.write_text(f'{json.dumps(about)[:-1]},\n"rows": [\n{lines}\n]}}\n', encoding="utf-8")
+        record.write(
+            "mapping_zoo", origin, cpu_seconds=round(cpu), clock_seconds=round(clock), nests=nests, slowest=named,
+            slowest_cpu_seconds=slowest["cpu_seconds"], rows=found,
+        )  # fmt: skip
 
 
 if __name__ == "__main__":
