@@ -104,6 +104,11 @@ def serve(
     from lamina.serve.explorer.routes import Explorer
     from lamina.serve.models import Models
 
+    def lecture() -> str:
+        from lamina.lecture.html import page
+
+        return page("/explore/")
+
     listening = run.bind(host, port)
     url = run.address(listening) + "/explore/"
 
@@ -117,5 +122,5 @@ def serve(
 
             webbrowser.open(url)
 
-    explorer = Explorer(find, at, names, weights)
+    explorer = Explorer(find, at, names, weights, lecture=lecture)
     run.serve(run.Server(app.application(Models([]), routes=explorer.routes(), hosts=hosts, loaded=loaded), 0.0), listening)

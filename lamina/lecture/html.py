@@ -1,9 +1,10 @@
 """The lecture as one page: its claims slide by slide, the summary table, and the plots."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from lamina import units
-from lamina.lecture import claims, degradation, facts, fit, multiscale, slides, summary
+from lamina.lecture import claims, degradation, facts, fit, multiscale, slides, summary, views
 from lamina.lecture.claims import Slide
 from lamina.report import hardware, plot
 from lamina.report.lecture_page import Section, Table, render
@@ -18,21 +19,26 @@ INTRO = (
 )
 
 
-def page() -> str:
-    """A self-contained HTML document."""
+def page(explorer: str = "") -> str:
+    """A self-contained HTML document. With the address of an explorer, each claim links to the view there that shows it."""
     table: dict[str, Any] = summary.document()
     table["columns"] = [{"key": key, "title": title} for key, title in summary.TITLES.items()]
     sections = [
         Section(
             title=slide.title,
             text=text(slide),
-            claims=list(slides.rows(slide.key, slides.SLIDES[slide.key](slide.claims)).values()),
+            claims=[linked(row, explorer) for row in slides.rows(slide.key, slides.SLIDES[slide.key](slide.claims)).values()],
             tables=tables(slide.key),
             figures=figures(slide.key),
         )
         for slide in claims.slides()
     ]
     return render("Popular DNNs and Inference: the lecture, checked", INTRO, table, sections)
+
+
+def linked(row: Mapping[str, str], explorer: str) -> Mapping[str, str]:
+    shown = views.view(row["command"]) if explorer else ""
+    return {**row, "view": f"{explorer}#{shown}"} if shown else row
 
 
 def text(slide: Slide) -> str:

@@ -23,7 +23,8 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """One slide. A claim maps claim, lecture, lamina, verdict, why and command to text; `text` has paragraphs, with blank
+    """One slide. A claim maps claim, lecture, lamina, verdict, why and command to text, and view to the
+    address that shows it, if there is one; `text` has paragraphs, with blank
     lines between them. In prose `backticks` make code."""
 
     title: str

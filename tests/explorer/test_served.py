@@ -18,6 +18,7 @@ pytest.importorskip("starlette", reason="needs the extra serve")
 from lamina.cli import explore, network
 from lamina.cost import compare
 from lamina.infer import session
+from lamina.lecture import html
 from lamina.serve import app, run
 from lamina.serve.explorer import knobs
 from lamina.serve.explorer.routes import Explorer
@@ -33,7 +34,9 @@ LIMIT = 1_000_000  # bytes of a body
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    explorer = Explorer(network.find, explore.at, ("lenet5", "vit_mnist"), limits=Limits(body=LIMIT))
+    explorer = Explorer(
+        network.find, explore.at, ("lenet5", "vit_mnist"), limits=Limits(body=LIMIT), lecture=lambda: html.page("/explore/")
+    )
     server = run.Server(app.application(Models([]), routes=explorer.routes()), 0.0)
     listening = run.bind("127.0.0.1", 0)
     found = listening.getsockname()[1]
@@ -304,3 +307,22 @@ def test_axe_finds_nothing_serious_live(visit: Any, home: str, width: int) -> No
     grave = [v for v in found.page.evaluate("axe.run(document)")["violations"] if v["impact"] in ("serious", "critical")]
     assert not grave, json.dumps([(v["id"], [n["html"][:120] for n in v["nodes"][:3]]) for v in grave], indent=1)
     assert found.value("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the screen"
+
+
+@pytest.mark.slow
+def test_the_lecture_leads_to_the_views_that_show_its_claims(visit: Any, home: str) -> None:
+    with contextlib.closing(HTTPConnection(urllib.parse.urlsplit(home).netloc, timeout=300)) as connection:
+        connection.request("GET", "/lecture")  # it is made once, from every claim
+        assert connection.getresponse().status == 200
+    found = visit(home)
+    found.page.get_by_role("link", name="lecture").click()
+    links = found.page.get_by_role("link", name="see it")
+    assert links.count() >= 40  # of 61 claims; the others' commands train, or run what needs weights
+    targets = [links.nth(i).get_attribute("href") for i in range(links.count())]
+    asked = [dict(urllib.parse.parse_qsl(target.partition("#")[2])) for target in targets]
+    assert all(query.get(key, "lenet5") in registry.counts() for query in asked for key in ("net", "beside"))
+    found.page.locator("li", has_text="lamina cost googlenet --by kind").get_by_role("link", name="see it").first.click()
+    found.page.wait_for_selector(".strip strong")
+    found.until("lamina.net !== undefined")
+    assert found.figure("macs") == network.find("googlenet").trace().macs
+    assert "conv" in found.page.locator(".legend").inner_text()

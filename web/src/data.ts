@@ -142,6 +142,7 @@ export interface Comparison {
 export interface Page {
   version: string;
   served: boolean;
+  lecture: boolean; // whether the server has the lecture's page
   networks: NetworkDocument[];
   comparisons: Record<string, Comparison>;
   machines: Machine[];

@@ -127,7 +127,7 @@ function whole(net: Network): HTMLElement {
     ["Peak of live activations", units.bytes(net.live[net.peakAt] ?? 0)],
     ["Memory for inference", units.bytes(net.weightBytes + (net.live[net.peakAt] ?? 0))],
   ];
-  if (doc.paper) rows.unshift(["Paper", `${doc.paper.title}. ${doc.paper.venue} (${doc.paper.year})`]);
+  if (doc.paper) rows.unshift(["Paper", `${doc.paper.title}, ${doc.paper.year}. ${doc.paper.venue}`]);
   root.append(list(rows));
   const notes = [
     ...(doc.deviations ?? []),

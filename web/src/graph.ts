@@ -43,7 +43,7 @@ export class GraphView {
   private x = 0; // of the graph's corner on the screen
   private y = 0;
   private scale = 1;
-  private fresh = true; // nobody has moved it yet
+  private fresh = true; // nobody has moved it yet: it follows the size of the window
   private readonly pointers = new Map<number, { x: number; y: number }>();
   private moved = 0;
 
@@ -149,7 +149,6 @@ export class GraphView {
     this.scale = Math.min(1.1, Math.max(0.55, whole));
     this.x = (width - this.layout.width * this.scale) / 2;
     this.y = whole >= 0.55 ? Math.max(56, (height - this.layout.height * this.scale) / 2) : 60;
-    this.fresh = false;
     this.map.request();
   }
 
@@ -163,6 +162,7 @@ export class GraphView {
   }
 
   zoom(by: number, x = this.surface.width / 2, y = this.surface.height / 2): void {
+    this.fresh = false;
     const scale = Math.min(MOST, Math.max(LEAST, this.scale * by));
     this.x = x - ((x - this.x) * scale) / this.scale;
     this.y = y - ((y - this.y) * scale) / this.scale;
@@ -176,6 +176,7 @@ export class GraphView {
     const box = this.layout.boxes.find((b) => b.item === visibleOf(this.shown!.net, item, this.shown!.open));
     if (!box) return;
     const { width, height } = this.surface;
+    this.fresh = false;
     if (this.scale < 0.4) this.scale = 0.7;
     const [left, top] = [this.screenX(box.x), this.screenY(box.y)];
     const [right, bottom] = [left + box.width * this.scale, top + box.height * this.scale];
@@ -249,6 +250,7 @@ export class GraphView {
       this.zoom(Math.hypot(x - other.x, y - other.y) / before, other.x, other.y);
       this.moved = 10;
     } else {
+      this.fresh = false;
       this.moved += Math.abs(x - last.x) + Math.abs(y - last.y);
       this.x += x - last.x;
       this.y += y - last.y;
@@ -266,6 +268,7 @@ export class GraphView {
   private click(x: number, y: number): void {
     const box = this.boxAt(x, y);
     if (!box) return;
+    this.fresh = false;
     this.actions.choose(box.item);
     if (isGroup(box.item) && this.onSign(box, x)) this.actions.toggle(box.item);
   }
@@ -324,6 +327,7 @@ export class GraphView {
 
   private mapTo(event: PointerEvent): void {
     const k = this.mapScale();
+    this.fresh = false;
     const left = (this.map.width - this.layout.width * k) / 2;
     this.x = this.surface.width / 2 - ((event.offsetX - left) / k) * this.scale;
     this.y = this.surface.height / 2 - ((event.offsetY - 4) / k) * this.scale;

@@ -55,6 +55,7 @@ export class Header {
       typeKnob(doc, net.batch, net.dtype, choices.change),
       heatChoice(net, state.heat, choices.change),
       page.served ? this.sizes : "",
+      page.lecture ? h("a", { href: "../lecture" }, "lecture") : "",
       this.search.element,
       button(sign, `Theme: ${state.theme}`, () => choices.change({ theme: next }), "quiet"),
     );

@@ -35,12 +35,14 @@ def data(
     accelerators: Sequence[str],
     zoo: Sequence[Mapping[str, Any]],
     served: bool = False,
+    lecture: bool = False,
 ) -> dict[str, Any]:
     """What a page begins with. `networks` are documents (lamina.serve.explorer.document), the first of them is shown;
     `comparisons` are those of `lamina.cost.compare` by "one other"."""
     return {
         "version": __version__,
         "served": served,
+        "lecture": lecture,
         "networks": networks,
         "comparisons": comparisons,
         "machines": machines,

@@ -29,11 +29,20 @@ DOCUMENTS = 64  # kept
 class Explorer:
     """The page and what it asks. `models` are the networks of the command line, the first of which is shown; besides them a
     page may ask for the zoo's and timm's alone: other texts name files and code of this machine. `weights` are the
-    first one's."""
+    first one's; `lecture` makes a page with links to this one's views."""
 
-    def __init__(self, find: Find, at: At, models: Sequence[str], weights: str | None = None, limits: Limits | None = None):
+    def __init__(
+        self,
+        find: Find,
+        at: At,
+        models: Sequence[str],
+        weights: str | None = None,
+        limits: Limits | None = None,
+        lecture: Callable[[], str] | None = None,
+    ):
         self.at, self.models, self.limits = at, tuple(models), limits or Limits()
         self.find = lru_cache(DOCUMENTS)(find)
+        self.lecture = None if lecture is None else lru_cache(1)(lecture)
         self.budget = Budget(self.limits.memory)
         self.document = lru_cache(DOCUMENTS)(self._document)
         self.compared = lru_cache(DOCUMENTS)(self._compared)
@@ -47,6 +56,7 @@ class Explorer:
         posts = {"digit": self.digit, "image": self.image, "attention": self.attention, "sentence": self.sentence}
         return [
             Route("/", lambda request: RedirectResponse("/explore/")),
+            *([Route("/lecture", self.claims)] if self.lecture else []),
             Mount(
                 "/explore",
                 routes=[
@@ -87,10 +97,17 @@ class Explorer:
         text = await anyio.to_thread.run_sync(self._page, limiter=self.tracing)
         return Response(text, media_type="text/html", headers={"content-security-policy": page.POLICY})
 
+    async def claims(self, request: Request) -> Response:
+        """The lecture's page; its policy is in it."""
+        assert self.lecture is not None
+        return Response(await anyio.to_thread.run_sync(self.lecture, limiter=self.tracing), media_type="text/html")
+
     def _page(self) -> str:
         first = json.loads(self.document(self.models[0], ()))
         accelerators = gather.accelerators()
-        return page.served(page.data([first], {}, gather.machines(), accelerators, gather.zoo(), served=True))
+        return page.served(
+            page.data([first], {}, gather.machines(), accelerators, gather.zoo(), served=True, lecture=self.lecture is not None)
+        )
 
     def network(self, request: Request, body: bytes) -> str:
         """The document of a network with changes; with `batch` and `dtype` that of one trace there, which is sooner."""
