@@ -24,6 +24,12 @@ SIDE = 224  # of an image where the config names none, as a convolutional networ
 SECOND = 16000  # samples of one second of speech
 
 
+# How a network that takes tokens is called, in turn: without a mask; with one of which it reads no value; with a mask of
+# ones; with that and tokens whose values it may read.
+CALLS = ("plain", "4-D", "ones", "words")
+WORD = 3  # the token then, which is no mark of padding
+
+
 @dataclass(frozen=True)
 class HuggingFace(Source):
     """A network of transformers, with its config (`config.json`)."""
@@ -75,30 +81,42 @@ class HuggingFace(Source):
             raise InputError(f"{self.name}: {type(module).__name__} generates no text: it has no past to continue")
 
     def trace(self, tensors: Mapping[str, "torch.Tensor"], past: int, name: str, device: Device) -> Workload:
-        """Without a mask, if the network does not make one by values of its own; then attention knows that it is causal."""
-        try:
-            work = self._call(tensors, past, name, device, masked=False)
-        except InputError:
-            if "input_ids" not in "".join(tensors):
-                raise
-            work = self._call(tensors, past, name, device, masked=True)
+        """Without a mask, if the network does not make one by values of its own; then attention knows that it is causal.
+        Else as one of `CALLS` after it; of errors the first one says most."""
+        refusals: list[LaminaError] = []
+        for way in CALLS if "input_ids" in "".join(tensors) else CALLS[:1]:
+            try:
+                work = self._call(_worded(tensors) if way == "words" else tensors, past, name, device, way)
+                break
+            except LaminaError as error:
+                refusals.append(error)
+        else:
+            raise refusals[0]
         new = _decoded(tensors)
-        return self._annotate(work, tensors[new].shape[1] if past and new is not None else None)
+        work = self._annotate(work, tensors[new].shape[1] if past and new is not None else None)
+        return replace(work, assumptions=(*work.assumptions, *self._left_out(work, tensors)))
 
-    def _call(self, tensors: Mapping[str, "torch.Tensor"], past: int, name: str, device: Device, masked: bool) -> Workload:
+    def _left_out(self, work: Workload, given: Mapping[str, Any]) -> list[str]:
+        """That a network of text and images was given text alone: where its images go is decided by the tokens' values."""
+        images = [name for name in ("pixel_values", "pixel_values_videos", "input_features") if name in self.arguments()]
+        if "input_ids" not in given or not images or images[0] in given or not work.parameters_unused:
+            return []
+        return [f"text alone, without {images[0]}: {work.parameters_unused:,} parameters are not used"]
+
+    def _call(self, tensors: Mapping[str, "torch.Tensor"], past: int, name: str, device: Device, way: str) -> Workload:
         from lamina.tracing.tracer import trace
 
         module: Any = self.module
         known = self.arguments()
         if not past:
             extras = {"use_cache": False} if "use_cache" in known else {}
-            given: dict[str, Any] = {**tensors, **self._positions(tensors, 0, masked), **extras}
+            given: dict[str, Any] = {**tensors, **self._positions(tensors, 0, way), **extras}
             return trace(module, name=name, device=device, **given)
         key = _decoded(tensors)
         assert key is not None  # a network that generates text has it
         before = {**tensors, key: tensors[key].new_empty((tensors[key].shape[0], past))}
         results: list[Any] = []
-        call = {**before, **self._positions(before, 0, masked), "use_cache": True}
+        call = {**before, **self._positions(before, 0, way), "use_cache": True}
         trace(lambda: results.append(module(**call)))  # the cache, as the network itself makes it of so many tokens
         result = results[-1]
         arguments: dict[str, Any] = {key: tensors[key], "past_key_values": result.past_key_values, "use_cache": True}
@@ -106,10 +124,10 @@ class HuggingFace(Source):
             raise InputError(f"{type(module).__name__} gives no key/value cache")
         if key == "decoder_input_ids":
             arguments["encoder_outputs"] = (result.encoder_last_hidden_state,)
-        return trace(module, name=name, device=device, **arguments, **self._positions({key: tensors[key]}, past, masked))
+        return trace(module, name=name, device=device, **arguments, **self._positions({key: tensors[key]}, past, way))
 
-    def _positions(self, tensors: Mapping[str, "torch.Tensor"], past: int, masked: bool) -> dict[str, Any]:
-        """The positions of the tokens, and with `masked` a 4-D mask, from which the library reads no value."""
+    def _positions(self, tensors: Mapping[str, "torch.Tensor"], past: int, way: str) -> dict[str, Any]:
+        """The positions of the tokens, and the mask that the way of calling has (`CALLS`)."""
         import torch
 
         known = self.arguments()
@@ -118,9 +136,12 @@ class HuggingFace(Source):
         if ids is not None and "position_ids" in known and len(tensors) == 1:
             given["position_ids"] = torch.arange(past, past + ids.shape[1])[None]  # real: the library asks if they go on
         for key, mask in (("input_ids", "attention_mask"), ("decoder_input_ids", "decoder_attention_mask")):
-            if masked and key in tensors and mask in known:
+            if way != "plain" and key in tensors and mask in known:
                 batch, length = tensors[key].shape
-                given[mask] = torch.empty((batch, 1, length, past + length), dtype=torch.bool, device="meta")
+                if way == "4-D":
+                    given[mask] = torch.empty((batch, 1, length, past + length), dtype=torch.bool, device="meta")
+                else:
+                    given[mask] = torch.ones((batch, past + length), dtype=torch.long)
         return given
 
     def _annotate(self, work: Workload, new: int | None) -> Workload:
@@ -155,6 +176,12 @@ class HuggingFace(Source):
             if "aligned" not in layer.attributes:
                 return {"causal": True, "aligned": "bottom right"} | _limited(owner, module.config, keys)
         return {"causal": causal} | (_limited(owner, module.config, keys) if causal else {})
+
+
+def _worded(tensors: Mapping[str, "torch.Tensor"]) -> "dict[str, torch.Tensor]":
+    import torch
+
+    return {n: torch.full(x.shape, WORD) if n.endswith("input_ids") else x for n, x in tensors.items()}
 
 
 def _decoded(named: Mapping[str, Any]) -> str | None:

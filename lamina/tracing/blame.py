@@ -4,6 +4,7 @@ import inspect
 import linecache
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from os import sep
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,7 +15,7 @@ from torch import nn
 from lamina.errors import InputError, LaminaError, first_line
 from lamina.tracing import private
 
-OURS = (str(Path(__file__).parent), str(Path(torch.__file__).parent), "<")  # where no line is the user's
+OURS = (f"{Path(__file__).parent}{sep}", f"{Path(torch.__file__).parent}{sep}", "<")  # where no line is the user's
 
 
 def calling_line() -> str:

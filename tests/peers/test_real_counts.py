@@ -21,22 +21,9 @@ from tests import real_counts
 from tests.peers.small_transformers import NETWORKS, Small, inputs
 
 torchvision = pytest.importorskip("torchvision", reason="needs torchvision: make peers", exc_type=ImportError)
-MASKS = "a mask made on the input's device is asked for its values"
 VALUES = "values decide: the boxes that are left"
 KNOWN: dict[str, str] = {
-    **{
-        f"api:{name}": MASKS
-        for name in (
-            "bart", "bart-ForSeq2SeqLM", "bigbird_pegasus", "biogpt", "blenderbot", "blenderbot-small", "canine",
-            "conditional_detr", "detr", "m2m_100", "marian", "mbart", "pegasus", "plbart", "table-transformer",
-        )
-    },
-    **{f"hf:{name}": MASKS for name in ("conditional_detr", "detr", "flaubert", "table-transformer", "xlm")},
-    **{
-        f"hf:{name}": "the mask that a config's call is given has four dimensions"
-        for name in ("bigbird_pegasus", "canine", "deberta", "deberta-v2", "fsmt", "longformer", "openai-gpt")
-    },
-    **{f"{way}:imagegpt": "torch.mean(axis=) is refused" for way in ("api", "hf")},
+    **{f"{way}:canine": "the mask of its blocks is made of values" for way in ("api", "hf")},
     **{
         f"torchvision:{name}": VALUES
         for name in torchvision.models.list_models(module=torchvision.models.detection)

@@ -337,8 +337,9 @@ def histc(t: Emitter, input: Tensor, bins: int = 100, min: float = 0, max: float
 
 
 def _factory(function: Callable[..., Any]) -> Callable[..., Any]:
-    """New tensors are on the meta device, except the small ones that a forward may read: integers wherever they are asked
-    for, others where no device, or a real one, is named."""
+    """New tensors are on the meta device, except the small ones that a forward may read: integers and constants wherever
+    they are asked for (a mask on the device of an input), others where no device, or a real one, is named."""
+    constant = function in (torch.ones, torch.zeros, torch.full, torch.eye, torch.linspace, torch.arange)
 
     def run(t: Emitter, *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("out") is not None or kwargs.get("layout", torch.strided) is not torch.strided:
@@ -349,7 +350,8 @@ def _factory(function: Callable[..., Any]) -> Callable[..., Any]:
         with torch.no_grad():
             shape = function(*args, **options, device=META)
         on_meta = torch.device(kwargs.get("device") or torch.get_default_device()).type == "meta"
-        if shape.numel() <= SMALL and not (on_meta and (shape.is_floating_point() or shape.is_complex())):
+        whole = not (shape.is_floating_point() or shape.is_complex())
+        if shape.numel() <= SMALL and (constant or whole or not on_meta):
             return meta_ops.run(t, function, args, options | {"device": "cpu"})
         return t.emit("copy", function.__name__, (), shape)
 

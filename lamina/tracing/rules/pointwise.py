@@ -233,7 +233,10 @@ def where_method(t: Emitter, input: Tensor, condition: Tensor, other: Any) -> An
 
 
 def _reduction(name: str) -> None:
-    def reduction(t: Emitter, input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype=None, out=None) -> Any:
+    def reduction(
+        t: Emitter, input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype=None, out=None, axis: Any = None
+    ) -> Any:
+        dim = axis if dim is None else dim
         if out is not None or not _is_float(input) or isinstance(keepdim, torch.dtype) or isinstance(dim, torch.dtype):
             return NotImplemented
         shape = operators.reduced(tuple(input.shape), dim, keepdim)
