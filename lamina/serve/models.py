@@ -228,17 +228,16 @@ class Models:
     def _prepare(self, wanted: Wanted) -> tuple[Network, Pace]:
         network = wanted.load()
 
+        known: set[int] = set()
+
         def time_rows(rows: int) -> float:
             value = network.example(rows)
-            network.run([value])  # the first run of a size prepares more than it computes
-            times: list[float] = []
-            for _ in range(3):
-                begin = time.perf_counter()
-                network.run([value])
-                times.append(time.perf_counter() - begin)
-                if sum(times) > 1:
-                    break
-            return min(times)
+            if rows not in known:
+                network.run([value])  # the first run of a size prepares more than it computes
+                known.add(rows)
+            begin = time.perf_counter()
+            network.run([value])
+            return time.perf_counter() - begin
 
         with torch.inference_mode():
             # Half of the latency: a request may come when a batch has just begun.

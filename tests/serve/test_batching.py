@@ -201,4 +201,15 @@ def test_the_size_of_a_batch(fixed, each, bound, rows):
 def test_the_largest_batch_is_tried():
     tried = []
     choose(lambda n: tried.append(n) or 0.1, 12, 1.0)
-    assert tried == [1, 2, 4, 8, 12]
+    assert tried[:5] == [1, 2, 4, 8, 12] and set(tried) == {1, 2, 4, 8, 12}
+
+
+def test_a_busy_moment_does_not_decide():
+    """The second run, of two rows, meets one: four times what it takes otherwise."""
+    tried = []
+
+    def time_rows(n: int) -> float:
+        tried.append(n)
+        return (0.1 + 0.01 * n) * (4 if len(tried) == 2 else 1)
+
+    assert choose(time_rows, 2, 10.0) == Pace(2, pytest.approx(0.06))
