@@ -36,7 +36,7 @@ class Pace:
 
 def choose(time_rows: Callable[[int], float], most: int, bound: float) -> Pace:
     """The smallest batch of 1, 2, 4, ... `most` rows within 3 % of the best throughput, among those that run in `bound`
-    seconds; one row where none does. `time_rows(n)` runs a batch of n and gives the seconds it took, of which the least count."""
+    seconds; one row where none does. `time_rows(n)` runs a batch of n and gives the seconds it took; the least count."""
     begin = time.perf_counter()
     sizes = [2**i for i in range(most.bit_length()) if 2**i < most] + [most]
     times: dict[int, float] = {}

@@ -18,7 +18,7 @@ from lamina.serve import app, run
 from lamina.serve.guard import Limits
 from lamina.serve.models import Arrays, Models, Wanted
 
-SOON = 30.0
+SOON = 120.0  # seconds that no test waits, on however busy a machine
 
 
 class Twofold(nn.Module):

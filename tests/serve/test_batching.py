@@ -8,7 +8,7 @@ import pytest
 from lamina.serve.batching import Batcher, Pace, choose
 from lamina.serve.refusal import Refusal
 
-SOON = 30.0  # seconds: a deadline that no test meets
+SOON = 120.0  # seconds: a deadline that no test meets
 
 
 class Gate:

@@ -28,8 +28,8 @@ def head(length: int | str, path: str = PATH) -> bytes:
 
 @pytest.fixture
 def served(monkeypatch):
-    monkeypatch.setattr(running, "SILENCE", 0.3)
-    with serving(own(Twofold()), limits=Limits(body=1000, reading=0.5)) as server:
+    monkeypatch.setattr(running, "SILENCE", 1.0)
+    with serving(own(Twofold()), limits=Limits(body=1000, reading=2.0)) as server:
         yield server
         assert server.infer([[1, 2]])[0] == 200  # whatever went before
         until(lambda: not server.server.server_state.tasks)
