@@ -74,6 +74,7 @@ def pages(folder: Path) -> None:
 
 def sliders() -> None:
     explorer = Explorer(network.find, explore.at, tuple(SLIDERS))
+    explorer.warm()
     server = run.Server(app.application(Models([]), routes=explorer.routes()), 0.0)
     listening = run.bind("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, args=([listening],))

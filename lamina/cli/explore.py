@@ -123,4 +123,5 @@ def serve(
             webbrowser.open(url)
 
     explorer = Explorer(find, at, names, weights, lecture=lecture)
+    explorer.warm()
     run.serve(run.Server(app.application(Models([]), routes=explorer.routes(), hosts=hosts, loaded=loaded), 0.0), listening)

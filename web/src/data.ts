@@ -98,7 +98,6 @@ export interface NetworkDocument {
   assumptions: string[];
   unknown: { op: string; layer: string }[];
   totals: Record<string, number>;
-  memory: Record<string, number>;
   regimes: Regime[];
   paper?: { title: string; venue: string; year: number };
   deviations?: string[];

@@ -29,7 +29,7 @@ def build(
     """The document of `workload`, for an input `shown`. With `at`, which traces the network at a batch and a type, its figures
     are formulas of both, as far as they hold. `about` is what else the page may say of the network.
 
-    {"form", "name", "input", "batch", "dtype", "why", "totals", "memory", ..., "regimes": [{"batch": [from, to], "dtypes",
+    {"form", "name", "input", "batch", "dtype", "why", "totals", ..., "regimes": [{"batch": [from, to], "dtypes",
     "groups": [{"path", "label", "type", "parent"}], "layers": [{"name", "label", "group", "kind", "op", "type", "attributes",
     "inputs", "outputs", "weights", "nests", "parameters", "saved", and FIGURES}], "tensors": [{"shape", "dtype", "storage"}],
     "weights": [{"names", "shape", "dtype", "part", "bytes"}], "storages": [{"bytes", "born", "freed"}], "inputs",
@@ -49,7 +49,6 @@ def build(
         "assumptions": list(workload.assumptions),
         "unknown": [{"op": u.op, "layer": u.layer} for u in workload.coverage.unknown],
         "totals": record.summary(workload) | {"intensity": workload.total().intensity},
-        "memory": record.memory_figures(workload),
         "regimes": [_regime(regime) for regime in found or [formulas.alone(workload)]],
         **(about or {}),
     }
