@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 
 from lamina.data.image import ImageSpec, decode, from_pixels
 from lamina.errors import InputError
-from lamina.infer.rewrite import RELUS
+from lamina.infer.forms import RELUS
 from lamina.infer.session import Session
 from lamina.tracing.tracer import trace
 

@@ -1,12 +1,10 @@
 """Exact rewrites of a network for inference, before any engine sees it: the same function with less work.
 
 Each rule takes the graph that torch.fx makes of the network and changes it in place; the network itself stays as it was and
-shares its weights. What is faster on one machine may be slower on another: the layers that a rule offers to Winograd's
-algorithm are timed both ways on the shapes they will meet.
+shares its weights.
 """
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,38 +13,49 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from lamina.infer import winograd
+from lamina.infer import forms
+from lamina.infer.graph import argument, call, called_once, drop, follow, layer_of, layers, put
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 IDLE = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Identity)  # in evaluation mode
-RELUS = (F.relu, torch.relu, "relu", "relu_")
-ROUNDS = 5  # timings of a layer in each form, of which the best counts
-GAIN = 0.9  # Winograd's time over the direct convolution's from which on a layer takes it: below a tenth is noise
 
 
 @dataclass
 class Rewritten:
-    """The rewritten network, and for each rule how many places it changed. `module` is the given one where torch.fx cannot
-    follow its forward, and `why` says so."""
+    """The rewritten network, and for each rule how many places it changed. `module` is the given one, or a copy with its
+    layers in other forms, where torch.fx cannot follow its forward, and `why` says so. `winograd` are the names of the layers
+    that take Winograd's algorithm."""
 
     module: nn.Module
     changes: dict[str, int] = field(default_factory=dict)
     why: str = ""
+    winograd: tuple[str, ...] = ()
 
 
 def rewrite(
-    module: nn.Module, example: Sequence[Tensor] | None = None, *, memory: int | None = None, fast: bool = True
+    module: nn.Module,
+    example: Sequence[Tensor] | None = None,
+    *,
+    memory: int | None = None,
+    fast: bool = True,
+    pack: bool = True,
+    winograd: Sequence[str] | None = None,
 ) -> Rewritten:
     """`module` (in evaluation mode, on the CPU) with less to do.
 
-    With `example`, inputs of the sizes it will meet, and `fast`, 3x3 convolutions take Winograd's algorithm where that
-    measures faster, as long as its filters stay within `memory` bytes (None: no bound). Without, the result has torch's own
-    layers alone, and can be exported.
+    With `example`, inputs of the sizes it will meet, and `fast`, layers take the form that is fastest here (`infer.forms`):
+    3x3 convolutions Winograd's algorithm where that measures faster, or where `winograd` has them, and with `pack` the others
+    oneDNN's packed form, as long as what is stored for it stays within `memory` bytes (None: no bound). Without, the result
+    has torch's own layers alone, and can be exported.
     """
     try:
-        graph = fx.symbolic_trace(module)
+        graph = follow(module, example)
     except Exception as error:  # whatever the forward raises on torch.fx's stand-ins
-        return Rewritten(module, why=f"torch.fx cannot follow it: {str(error).splitlines()[0] if str(error) else type(error)}")
+        why = f"torch.fx cannot follow it: {str(error).splitlines()[0] if str(error) else type(error)}"
+        if fast and pack and example is not None:
+            exchanged, count = forms.exchange(module, example, memory)
+            return Rewritten(exchanged, {"packed layers": count}, why)
+        return Rewritten(module, why=why)
     graph.eval()
     rules: dict[str, Callable[[fx.GraphModule], int]] = {
         "idle layers removed": remove_idle,
@@ -56,8 +65,9 @@ def rewrite(
     found = Rewritten(graph)
     for name, rule in rules.items():
         found.changes[name] = rule(graph)
-    if fast and example is not None and winograd.available():
-        found.changes["Winograd convolutions"] = use_winograd(graph, example, memory)
+    if fast and example is not None:
+        found.winograd, packed = forms.choose(graph, example, memory, pack, winograd)
+        found.changes |= {"Winograd convolutions": len(found.winograd), "packed layers": packed}
     graph.graph.lint()
     graph.delete_all_unused_submodules()
     graph.recompile()
@@ -71,8 +81,8 @@ def remove_idle(graph: fx.GraphModule) -> int:
     """Dropout, as a layer or as a function, and identities."""
     count = 0
     for node in list(graph.graph.nodes):
-        if isinstance(_layer(graph, node), IDLE) or (node.target is F.dropout and not _argument(node, 2, "training", True)):
-            _drop(graph, node)
+        if isinstance(layer_of(graph, node), IDLE) or (node.target is F.dropout and not argument(node, 2, "training", True)):
+            drop(graph, node)
             count += 1
     return count
 
@@ -81,11 +91,11 @@ def fold_norms(graph: fx.GraphModule) -> int:
     """A batch norm after a convolution or linear layer that nothing else reads, into its weights; and one before a
     convolution without padding (with padding the border would see the shift of zeros), where nothing else reads it."""
     count = 0
-    for node, norm in _layers(graph):
+    for node, norm in layers(graph):
         if not isinstance(norm, NORMS) or norm.running_mean is None:
             continue
-        before, layer = node.args[0], _layer(graph, node.args[0])
-        if isinstance(before, fx.Node) and len(before.users) == 1 and _alone(graph, before):
+        before, layer = node.args[0], layer_of(graph, node.args[0])
+        if isinstance(before, fx.Node) and len(before.users) == 1 and called_once(graph, before):
             if isinstance(layer, nn.Conv2d):
                 folded: nn.Module = fuse_conv_bn_eval(layer, norm)
             elif isinstance(layer, nn.Linear):
@@ -93,15 +103,15 @@ def fold_norms(graph: fx.GraphModule) -> int:
             else:
                 folded = norm
             if folded is not norm:
-                _put(graph, before, folded)
-                _drop(graph, node)
+                put(graph, before, folded)
+                drop(graph, node)
                 count += 1
                 continue
         users = list(node.users)
-        after = _layer(graph, users[0]) if len(users) == 1 else None
-        if isinstance(after, nn.Conv2d) and _unpadded(after) and after.groups == 1 and _alone(graph, users[0]):
-            _put(graph, users[0], _with_norm_before(after, norm))
-            _drop(graph, node)
+        after = layer_of(graph, users[0]) if len(users) == 1 else None
+        if isinstance(after, nn.Conv2d) and _unpadded(after) and after.groups == 1 and called_once(graph, users[0]):
+            put(graph, users[0], _with_norm_before(after, norm))
+            drop(graph, node)
             count += 1
     return count
 
@@ -149,135 +159,12 @@ class ResponseNorm(nn.Module):
 def band_response_norms(graph: fx.GraphModule) -> int:
     """Response norms over the channels of a convolution; the number of channels is that of the convolution before it."""
     count = 0
-    for node, norm in _layers(graph):
+    for node, norm in layers(graph):
         channels = _channels(graph, node) if isinstance(norm, nn.LocalResponseNorm) else None
         if channels is not None:
-            with graph.graph.inserting_before(node):
-                _call(graph, node, ResponseNorm(norm, channels))  # type: ignore[arg-type]
+            call(graph, node, ResponseNorm(norm, channels))  # type: ignore[arg-type]
             count += 1
     return count
-
-
-def use_winograd(graph: fx.GraphModule, example: Sequence[Tensor], memory: int | None) -> int:
-    """Winograd's algorithm for the convolutions it fits, with the ReLU and the pool of 2x2 after them, where it measures
-    faster on the sizes of `example`. The largest gains come first within `memory`."""
-    chains = [found for node, layer in _layers(graph) if (found := _chain(graph, node, layer)) is not None]
-    shapes = _shapes(graph, example, [chain.node for chain in chains])
-    times: dict[Any, tuple[float, float]] = {}
-    offers: list[tuple[float, _Chain, winograd.Winograd]] = []
-    for chain in chains:
-        shape = shapes[chain.node]
-        made = winograd.Winograd(chain.conv, chain.relu, chain.pool)
-        key = (shape, chain.conv.out_channels, chain.conv.padding, chain.relu, chain.pool)
-        if key not in times:
-            times[key] = _both_times(chain, made, torch.randn(shape).contiguous(memory_format=torch.channels_last))
-        direct, ours = times[key]
-        if ours < GAIN * direct:
-            offers.append((direct - ours, chain, made))
-    used = count = 0
-    for _, chain, made in sorted(offers, key=lambda offer: -offer[0]):
-        if memory is not None and used + made.filters.nbytes > memory:
-            continue
-        used += made.filters.nbytes
-        _call(graph, chain.last, made, chain.node.args[0])
-        count += 1
-    return count
-
-
-@dataclass(eq=False)
-class _Chain:
-    """A convolution, with the ReLU and the pool that follow and that nothing else reads."""
-
-    node: fx.Node
-    conv: nn.Conv2d
-    last: fx.Node
-    relu: bool = False
-    pool: bool = False
-
-    def direct(self, x: Tensor) -> Tensor:
-        y = self.conv(x)
-        y = F.relu_(y) if self.relu else y
-        return F.max_pool2d(y, 2) if self.pool else y
-
-
-def _chain(graph: fx.GraphModule, node: fx.Node, layer: nn.Module) -> _Chain | None:
-    if not isinstance(layer, nn.Conv2d) or not winograd.fits(layer):
-        return None
-    chain = _Chain(node, layer, node)
-    after = _only_user(node)
-    if after is not None and (isinstance(_layer(graph, after), nn.ReLU) or after.target in RELUS):
-        chain.relu, chain.last, after = True, after, _only_user(after)
-    pool = _layer(graph, after) if after is not None else None
-    if isinstance(pool, nn.MaxPool2d) and _pairs(pool):
-        assert after is not None
-        chain.pool, chain.last = True, after
-    return chain
-
-
-def _pairs(pool: nn.MaxPool2d) -> bool:
-    """Whether it takes the maximum of squares of 2x2, a last odd row or column left out."""
-    plain = pool.padding in (0, (0, 0)) and pool.dilation in (1, (1, 1)) and not pool.ceil_mode and not pool.return_indices
-    return plain and pool.kernel_size in (2, (2, 2)) and pool.stride in (2, (2, 2))
-
-
-@torch.inference_mode()
-def _both_times(chain: _Chain, made: nn.Module, x: Tensor) -> tuple[float, float]:
-    """Seconds of the direct convolution and of ours, turn by turn; the best of each."""
-    conv = nn.Conv2d(chain.conv.in_channels, chain.conv.out_channels, 3, padding=chain.conv.padding)  # type: ignore[arg-type]
-    conv = conv.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    direct = _Chain(chain.node, conv, chain.last, chain.relu, chain.pool).direct
-    best = [float("inf"), float("inf")]
-    for _ in range(ROUNDS):
-        for i, run in enumerate((direct, made)):
-            begin = time.perf_counter()
-            run(x)
-            best[i] = min(best[i], time.perf_counter() - begin)
-    return best[0], best[1]
-
-
-class _Shapes(fx.Interpreter):
-    def __init__(self, graph: fx.GraphModule, wanted: Sequence[fx.Node]):
-        super().__init__(graph)
-        self.wanted, self.shapes = {node.args[0]: node for node in wanted}, {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        self.shapes[n] = tuple(result.shape) if isinstance(result, Tensor) else None
-        return result
-
-
-@torch.inference_mode()
-def _shapes(graph: fx.GraphModule, example: Sequence[Tensor], nodes: Sequence[fx.Node]) -> dict[fx.Node, tuple[int, ...]]:
-    """The shape of each node's input, on one run of the example."""
-    graph.graph.lint()
-    graph.recompile()
-    run = _Shapes(graph, nodes)
-    run.run(*example)
-    return {node: run.shapes[node.args[0]] for node in nodes}
-
-
-# ---- the graph -----------------------------------------------------------------------------------------------------
-
-
-def _layers(graph: fx.GraphModule) -> Iterator[tuple[fx.Node, nn.Module]]:
-    """The calls of layers, each with its layer; the list is made first, so that the graph may change meanwhile."""
-    for node in list(graph.graph.nodes):
-        layer = _layer(graph, node)
-        if layer is not None:
-            yield node, layer
-
-
-def _layer(graph: fx.GraphModule, node: Any) -> nn.Module | None:
-    return graph.get_submodule(str(node.target)) if isinstance(node, fx.Node) and node.op == "call_module" else None
-
-
-def _alone(graph: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether the layer is called at this place only: one that is called twice keeps its weights."""
-    return sum(other.op == "call_module" and other.target == node.target for other in graph.graph.nodes) == 1
-
-
-def _only_user(node: fx.Node) -> fx.Node | None:
-    return next(iter(node.users)) if len(node.users) == 1 else None
 
 
 def _unpadded(conv: nn.Conv2d) -> bool:
@@ -288,37 +175,10 @@ def _channels(graph: fx.GraphModule, node: Any) -> int | None:
     """The channels of a tensor: those of the convolution that made it, through layers that keep them."""
     keeps = (nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.BatchNorm2d, nn.LocalResponseNorm, ResponseNorm)
     while isinstance(node, fx.Node):
-        layer = _layer(graph, node)
+        layer = layer_of(graph, node)
         if isinstance(layer, nn.Conv2d):
             return layer.out_channels
-        if not isinstance(layer, keeps) and node.target not in (*RELUS, F.max_pool2d):
+        if not isinstance(layer, keeps) and node.target not in (*forms.RELUS, F.max_pool2d):
             return None
         node = node.args[0]
     return None
-
-
-def _put(graph: fx.GraphModule, node: fx.Node, layer: nn.Module) -> None:
-    """Another layer at the place of a call's layer."""
-    name = f"{str(node.target).replace('.', '_')}_{len(graph._modules)}"
-    graph.add_submodule(name, layer)
-    node.target = name
-
-
-def _call(graph: fx.GraphModule, node: fx.Node, layer: nn.Module, argument: Any = None) -> None:
-    """A call of another layer in place of `node`, on `argument` (by default on what the node takes)."""
-    name = f"{node.name}_{len(graph._modules)}"
-    graph.add_submodule(name, layer)
-    with graph.graph.inserting_before(node):
-        made = graph.graph.call_module(name, (node.args[0] if argument is None else argument,))
-    node.replace_all_uses_with(made)
-    graph.graph.erase_node(node)
-    graph.graph.eliminate_dead_code()
-
-
-def _argument(node: fx.Node, place: int, name: str, default: Any) -> Any:
-    return node.args[place] if len(node.args) > place else node.kwargs.get(name, default)
-
-
-def _drop(graph: fx.GraphModule, node: fx.Node) -> None:
-    node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
-    graph.graph.erase_node(node)

@@ -60,8 +60,9 @@ extern "C" void input_tiles(const float* x, float* v, long H, long W, long C, lo
   }
 }
 
-// m (36, count, M) plus bias (M), with relu and a 2x2 maximum pool if asked, to y (N, height, width, M) at those tiles.
-extern "C" void output_tiles(const float* m, const float* bias, float* y, long height, long width, long M, long rows,
+// m (36, count, M) plus bias (M), plus other (as y) unless that is null or there is a pool, with relu and a 2x2 maximum pool if
+// asked, to y (N, height, width, M) at those tiles.
+extern "C" void output_tiles(const float* m, const float* bias, const float* other, float* y, long height, long width, long M, long rows,
                              long columns, long first, long count, long relu, long pool, long threads) {
 #pragma omp parallel num_threads(threads)
   {
@@ -77,6 +78,8 @@ extern "C" void output_tiles(const float* m, const float* bias, float* y, long h
           pixel[a * side + b] = p < height && q < width ? y + ((at.image * height + p) * width + q) * M : outside.data();
         }
       const float* in = m + i * M;
+      const float* term[16];
+      for (long p = 0; other && p < 16; ++p) term[p] = pixel[p] == outside.data() ? outside.data() : other + (pixel[p] - y);
       const float low = relu ? 0.0f : -__builtin_inff();
 #pragma omp simd
       for (long c = 0; c < M; ++c) {
@@ -84,7 +87,7 @@ extern "C" void output_tiles(const float* m, const float* bias, float* y, long h
         for (int b = 0; b < 6; ++b) output_transform(in + b * count * M + c, 6 * count * M, half + b, 6);
         for (int a = 0; a < 4; ++a) output_transform(half + a * 6, 1, tile + a * 4, 1);
         for (int p = 0; p < 16; ++p) {
-          const float value = tile[p] + bias[c];
+          const float value = tile[p] + bias[c] + (other ? term[p][c] : 0.0f);
           tile[p] = value < low ? low : value;  // lets NaN through, as torch does
         }
         if (pool) {

@@ -87,9 +87,11 @@ def filters(weight: Tensor) -> Tensor:
 
 
 class Winograd(nn.Module):
-    """A convolution that `fits`, by Winograd's algorithm; with `relu` and a 2x2 maximum `pool` of stride 2 after it if asked.
+    """A convolution that `fits`, by Winograd's algorithm; then the sum with `other` where that is given, and if asked `relu` or
+    a 2x2 maximum `pool` of stride 2.
 
-    (B, C, H, W) to (B, M, H', W'), channels last. Inference only, on the CPU, in fp32.
+    (B, C, H, W), with other (B, M, H', W') without a pool, to (B, M, H', W'), channels last. Inference only, on the CPU, in
+    fp32.
     """
 
     filters: Tensor
@@ -105,19 +107,23 @@ class Winograd(nn.Module):
         padding = (0, 0) if conv.padding == "valid" else conv.padding
         self.padding, self.relu, self.pool = (int(padding[0]), int(padding[1])), relu, pool
 
-    def forward(self, x: Tensor) -> Tensor:
-        return convolve(x, self.filters, self.bias, *self.padding, self.relu, self.pool)
+    def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
+        return convolve(x, self.filters, self.bias, other, *self.padding, self.relu, self.pool)
 
 
 @torch.library.custom_op("lamina::winograd", mutates_args=())
-def convolve(x: Tensor, filters: Tensor, bias: Tensor, pad_y: int, pad_x: int, relu: bool, pool: bool) -> Tensor:
-    """x (N, C, H, W), filters (36, C, M) of `filters`, bias (M,) to (N, M, H', W'), channels last."""
+def convolve(
+    x: Tensor, filters: Tensor, bias: Tensor, other: Tensor | None, pad_y: int, pad_x: int, relu: bool, pool: bool
+) -> Tensor:
+    """x (N, C, H, W), filters (36, C, M) of `filters`, bias (M,), other (N, M, H', W') or None, to
+    (N, M, H', W'), channels last."""
     kernels = library()
     if kernels is None:
         raise LaminaError("Winograd's transforms need a C++ compiler: install g++ or clang++, or set CXX")
     x = x.contiguous(memory_format=torch.channels_last)
     (N, C, H, W), M = x.shape, filters.shape[2]
-    y = _result(x, filters, bias, pad_y, pad_x, relu, pool)
+    y = _result(x, filters, bias, other, pad_y, pad_x, relu, pool)
+    term = None if other is None else other.contiguous(memory_format=torch.channels_last)
     rows, columns = -(-(H + 2 * pad_y - 2) // 4), -(-(W + 2 * pad_x - 2) // 4)
     tiles, threads = N * rows * columns, torch.get_num_threads()
     parts = -(-tiles * 36 * 4 * (C + M) // WORKING_SET)
@@ -131,12 +137,14 @@ def convolve(x: Tensor, filters: Tensor, bias: Tensor, pad_y: int, pad_x: int, r
         kernels.input_tiles(_at(x), _at(given), *map(ctypes.c_long, numbers))
         made = torch.bmm(given, filters)
         numbers = (y.shape[2], y.shape[3], M, rows, columns, first, count, relu, pool, threads)
-        kernels.output_tiles(_at(made), _at(bias), _at(y), *map(ctypes.c_long, numbers))
+        kernels.output_tiles(_at(made), _at(bias), _at(term), _at(y), *map(ctypes.c_long, numbers))
     return y
 
 
 @convolve.register_fake
-def _result(x: Tensor, filters: Tensor, bias: Tensor, pad_y: int, pad_x: int, relu: bool, pool: bool) -> Tensor:
+def _result(
+    x: Tensor, filters: Tensor, bias: Tensor, other: Tensor | None, pad_y: int, pad_x: int, relu: bool, pool: bool
+) -> Tensor:
     (N, _, H, W), M = x.shape, filters.shape[2]
     height, width = H + 2 * pad_y - 2, W + 2 * pad_x - 2
     if pool:
@@ -144,5 +152,5 @@ def _result(x: Tensor, filters: Tensor, bias: Tensor, pad_y: int, pad_x: int, re
     return torch.empty((N, M, height, width), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
 
-def _at(tensor: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(tensor.data_ptr())
+def _at(tensor: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())

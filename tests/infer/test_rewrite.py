@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import lamina
-from lamina.infer import rewrite as rules
+from lamina.infer import forms
 from lamina.infer import winograd
 from lamina.infer.rewrite import ResponseNorm, rewrite
 
@@ -116,7 +116,7 @@ def test_networks(name, monkeypatch):
     net = lively(lamina.build(name, **changes))
     state = {key: value.clone() for key, value in net.state_dict().items()}
     x = torch.randn(2, 3, changes["img_size"], changes["img_size"])
-    monkeypatch.setattr(rules, "GAIN", float("inf"))  # Winograd wherever it fits
+    monkeypatch.setattr(forms, "GAIN", float("inf"))  # Winograd wherever it fits
     found = rewrite(net, [x])
     assert found.why == ""
     assert (found.changes["batch norms folded"], found.changes["response norms banded"]) == (norms, responses)
@@ -135,7 +135,7 @@ def test_networks(name, monkeypatch):
 def test_memory_bounds_winograds_filters(monkeypatch):
     if not winograd.available():
         pytest.skip("needs a C++ compiler")
-    monkeypatch.setattr(rules, "GAIN", float("inf"))
+    monkeypatch.setattr(forms, "GAIN", float("inf"))
     net = nn.Sequential(nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3)).eval()
     one = 36 * 8 * 8 * 4  # bytes of a layer's transformed filters
     for memory, layers in ((None, 3), (3 * one, 3), (2 * one, 2), (one - 1, 0)):

@@ -14,7 +14,7 @@ from lamina.infer.engines.threads import limited
 class Compiled:
     def __init__(self, program: Program):
         self.threads = program.threads
-        module = program.rewritten.module if program.simplify else program.network
+        module = program.compilable.module if program.simplify else program.network
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of what torch imports for it

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lamina.infer import packed
 from lamina.infer.engines.program import Program
 from lamina.infer.engines.threads import limited
 from lamina.infer.winograd import Winograd
+
+CONVOLUTIONS = (nn.Conv2d, packed.Convolution, Winograd)
 
 
 class Eager:
@@ -16,11 +19,12 @@ class Eager:
         self.threads = program.threads
         self.module = program.rewritten.module if program.simplify else program.network
         images = any(x.dim() == 4 for x in program.example)
-        wanted = images and any(isinstance(layer, nn.Conv2d | Winograd) for layer in self.module.modules())
+        wanted = images and any(isinstance(layer, CONVOLUTIONS) for layer in self.module.modules())
         self.layout = torch.contiguous_format
         if wanted and program.simplify:
             # The rewritten graph has layers of its own; a network as it came is never changed, and stays in its layout.
-            self.layout = faster_layout(self.module, program.example)
+            with limited(self.threads):
+                self.layout = faster_layout(self.module, program.example)
 
     @torch.inference_mode()
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:

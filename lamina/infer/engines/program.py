@@ -11,6 +11,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from lamina.errors import InputError, LaminaError
+from lamina.infer.engines.threads import limited
 from lamina.infer.export import export_onnx
 from lamina.infer.rewrite import Rewritten, rewrite
 
@@ -19,8 +20,9 @@ from lamina.infer.rewrite import Rewritten, rewrite
 class Program:
     """A network as a module in evaluation mode, or as an ONNX file, with an `example` of its inputs.
 
-    `simplify` asks for the rewrites of `infer.rewrite`, within `memory` bytes of transformed filters; `threads` are an
-    engine's threads (None: as many as torch has).
+    `simplify` asks for the rewrites of `infer.rewrite`, within `memory` bytes for the weights in other forms; `threads` are
+    an engine's threads (None: as many as torch has); `winograd` are the layers that are known to gain by Winograd's algorithm
+    (None: they are measured).
     """
 
     name: str
@@ -30,6 +32,7 @@ class Program:
     threads: int | None = None
     simplify: bool = True
     memory: int | None = None
+    winograd: Sequence[str] | None = None
 
     @property
     def network(self) -> nn.Module:
@@ -40,8 +43,15 @@ class Program:
 
     @cached_property
     def rewritten(self) -> Rewritten:
-        """For torch: with Winograd's convolutions where they are faster."""
-        return rewrite(self.network, self.example, memory=self.memory)
+        """For torch, operation by operation: every layer in its fastest form."""
+        with limited(self.threads):
+            return rewrite(self.network, self.example, memory=self.memory, winograd=self.winograd)
+
+    @cached_property
+    def compilable(self) -> Rewritten:
+        """For Inductor, which packs layers itself: with Winograd's convolutions where they are faster."""
+        with limited(self.threads):
+            return rewrite(self.network, self.example, memory=self.memory, pack=False)
 
     @cached_property
     def onnx(self) -> Path:
@@ -50,7 +60,7 @@ class Program:
             return self.path
         folder = tempfile.mkdtemp(prefix="lamina-")
         weakref.finalize(self, shutil.rmtree, folder, True)
-        module = rewrite(self.network, fast=False).module if self.simplify else self.network
+        module = rewrite(self.network, self.example, fast=False).module if self.simplify else self.network
         try:
             return export_onnx(module, self.example, Path(folder) / "network.onnx")
         except LaminaError:
