@@ -3,7 +3,7 @@ from typing import Annotated, Any
 import typer
 
 from lamina import units
-from lamina.cli.options import Json, Threads, Weights
+from lamina.cli.options import Json, Memory, Threads, Weights, parse_memory
 from lamina.cli.output import print_json
 from lamina.progress import note
 
@@ -18,7 +18,10 @@ def bench(
     rate: Annotated[
         float | None, typer.Option("--rate", help="Random arrivals per second, in place of one after another.")
     ] = None,
-    memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Measure peak memory, each engine in a process.")] = True,
+    memory: Memory = None,
+    peak_memory: Annotated[
+        bool, typer.Option("--peak-memory/--no-peak-memory", help="Measure peak memory, each engine in a process.")
+    ] = True,
     layers: Annotated[bool, typer.Option("--layers", help="Time each layer in eager torch, beside its roofline.")] = False,
     json: Json = False,
 ) -> None:
@@ -30,9 +33,8 @@ def bench(
         return print_json(document) if json else _layers(document)
     from lamina.infer.bench import bench as measure
 
-    document = measure(
-        model, weights, engine=engine, batch=batch, threads=threads, seconds=seconds, rate=rate, memory=memory, say=note
-    )
+    options: dict[str, Any] = {"memory": parse_memory(memory), "peak_memory": peak_memory, "say": note}
+    document = measure(model, weights, engine=engine, batch=batch, threads=threads, seconds=seconds, rate=rate, **options)
     print_json(document) if json else _engines(document)
 
 

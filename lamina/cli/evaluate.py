@@ -3,7 +3,7 @@ from typing import Annotated
 import typer
 
 from lamina import units
-from lamina.cli.options import Device, Engine, Image, Json, Threads
+from lamina.cli.options import Device, Engine, Image, Json, Memory, Threads, parse_memory
 from lamina.cli.output import print_json
 from lamina.data import registry
 
@@ -29,6 +29,7 @@ def evaluate(
     image: Image = None,
     engine: Engine = "torch",
     threads: Threads = None,
+    memory: Memory = None,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
@@ -37,6 +38,7 @@ def evaluate(
     from lamina.infer.session import parse_image
 
     options = {"image": parse_image(image or []), "engine": engine, "threads": threads, "device": device}
+    options["memory"] = parse_memory(memory)
     several = weights[0] if weights and len(weights) == 1 else weights
     result = measure(model, data, several, batch=batch, protocol=protocol, scales=scale or (), **options)
     if json:

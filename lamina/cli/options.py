@@ -39,6 +39,10 @@ Engine = Annotated[
     str, typer.Option("--engine", help="torch, compile, onnxruntime, openvino, or auto: the fastest here, measured once.")
 ]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="The engine's threads; by default all cores.")]
+Memory = Annotated[
+    str | None,
+    typer.Option("--memory", metavar="300MB", help="The most that weights in other forms may take beside the network's."),
+]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda or mps (only the CPU has been tested so far).")]
 Weights = Annotated[str | None, typer.Option("--weights", metavar="FILE|TAG", help="A weight file, or a tag of `lamina show`.")]
 Image = Annotated[
@@ -47,6 +51,17 @@ Image = Annotated[
         "--image", metavar="KEY=VALUE", help="Override the weight file's image specification: channels=BGR, resize=256, ..."
     ),
 ]
+
+
+def parse_memory(text: str | None) -> int | None:
+    """ "300MB" to bytes."""
+    from lamina import units
+
+    try:
+        return None if text is None else round(units.parse(text))
+    except ValueError as error:
+        raise InputError(f"--memory: {error}") from error
+
 
 # ---- what counts its cost -----------------------------------------------------------------------------------------------
 

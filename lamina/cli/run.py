@@ -3,7 +3,7 @@ from typing import Annotated
 
 import typer
 
-from lamina.cli.options import Device, Engine, Image, Json, Threads, Weights
+from lamina.cli.options import Device, Engine, Image, Json, Memory, Threads, Weights, parse_memory
 from lamina.cli.output import print_json
 
 
@@ -15,6 +15,7 @@ def run(
     image: Image = None,
     engine: Engine = "torch",
     threads: Threads = None,
+    memory: Memory = None,
     device: Device = "cpu",
     json: Json = False,
 ) -> None:
@@ -23,6 +24,7 @@ def run(
     from lamina.progress import note
 
     options = {"image": session.parse_image(image or []), "engine": engine, "threads": threads, "device": device}
+    options["memory"] = parse_memory(memory)
     results = session.run(model, inputs, weights, top=top, say=note, **options)
     if json:
         print_json(results)

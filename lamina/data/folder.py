@@ -16,9 +16,7 @@ def load(folder: str | Path) -> tuple[list[Path], list[int]]:
     order of all 1,000. Without class folders the file name's leading number is the class: 207_n02099601.jpg.
     """
     root = Path(folder)
-    if not root.is_dir():
-        raise InputError(f"{root} is not a folder of images" if root.exists() else f"{root}: no such folder or data set")
-    folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    folders = _class_folders(root)
     if folders:
         ids = {wnid: index for index, (wnid, _) in enumerate(imagenet.classes())}
         known = all(p.name in ids for p in folders)
@@ -37,3 +35,16 @@ def load(folder: str | Path) -> tuple[list[Path], list[int]]:
     if not pairs:
         raise InputError(f"{root} holds no images ({', '.join(SUFFIXES)})")
     return [path for path, _ in pairs], [label for _, label in pairs]
+
+
+def classes(folder: str | Path) -> list[str]:
+    """The names of the classes that `load` numbers: the class folders', or ImageNet's; empty without class folders."""
+    names = [p.name for p in _class_folders(Path(folder))]
+    known = dict(imagenet.classes())
+    return list(known.values()) if names and all(name in known for name in names) else names
+
+
+def _class_folders(root: Path) -> list[Path]:
+    if not root.is_dir():
+        raise InputError(f"{root} is not a folder of images" if root.exists() else f"{root}: no such folder or data set")
+    return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))

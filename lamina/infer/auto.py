@@ -6,7 +6,8 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ from torch import Tensor, nn
 from lamina import files
 from lamina.errors import InputError, LaminaError
 from lamina.infer import engines
-from lamina.infer.engines.program import Program
+from lamina.infer.engines.program import Program, tensors
+from lamina.infer.turns import take_turns
 
 BOUND = 1e-4  # how far answers may lie from eager torch's in fp32: the largest difference over the largest value
-SECONDS = 2.0  # that each engine is measured for, at most; the slower half of the field leaves after its first turns
-LEAST = 5  # turns of an engine before its median counts
+SECONDS = 2.0  # that each engine is measured for; one half as fast as the best leaves after its first turns
+MOST = 50  # turns: as many tell enough
 LIBRARIES = ("torch", "onnxruntime", "openvino")
 
 
@@ -67,7 +69,8 @@ def choose(
             f"{program.name}: no engine runs it: " + "; ".join(f"{t.engine}: {t.refused}" for t in trials.values())
         )
     say("measuring " + ", ".join(started))
-    for name, times in race(started, program.example).items():
+    runs = {name: partial(engine.run, program.example) for name, engine in started.items()}
+    for name, times in take_turns(runs, SECONDS, most=MOST, leave=2.0).items():
         trial = trials[name]
         trials[name] = Trial(name, trial.start_s, statistics.median(times), trial.difference)
     fastest = min(started, key=lambda name: trials[name].median_s)
@@ -80,32 +83,12 @@ def default(program: Program) -> list[str]:
     return [name for name in names if program.module is not None or name != "torch"]
 
 
-def race(started: dict[str, engines.Engine], example: Sequence[Tensor]) -> dict[str, list[float]]:
-    """Seconds of each run, turn by turn, so that a busy moment of the machine meets all of them. Who is half as fast as the
-    best leaves after `LEAST` turns."""
-    times: dict[str, list[float]] = {name: [] for name in started}
-    racing, spent = list(started), 0.0
-    while racing and spent < SECONDS * len(started):
-        for name in list(racing):
-            begin = time.perf_counter()
-            started[name].run(example)
-            times[name].append(time.perf_counter() - begin)
-            spent += times[name][-1]
-            best = min(statistics.median(t) for t in times.values() if t)
-            if len(times[name]) >= LEAST and statistics.median(times[name]) > 2 * best:
-                racing.remove(name)
-        if min(len(times[name]) for name in racing) >= 50:
-            break
-    return times
-
-
 @torch.inference_mode()
 def reference(program: Program) -> list[Tensor]:
     """The answers to hold others to: of the unmodified network in eager torch, or of ONNX Runtime for an ONNX file."""
     if program.module is None:
         return engines.start("onnxruntime", program).run(program.example)
-    result = program.module(*program.example)
-    return [result] if isinstance(result, Tensor) else list(result)
+    return tensors(program.module(*program.example))
 
 
 def difference(outputs: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
@@ -123,24 +106,39 @@ def difference(outputs: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
 # ---- remembered ----------------------------------------------------------------------------------------------------
 
 
-def remembered(program: Program) -> str | None:
-    """The fastest engine for this network, these sizes, this machine and these versions; None if none was measured."""
+@dataclass(frozen=True)
+class Choice:
+    """The engine that was fastest, and of torch's form the layers that take Winograd's algorithm."""
+
+    engine: str
+    winograd: tuple[str, ...] = ()
+
+
+def remembered(program: Program) -> Choice | None:
+    """What was fastest for this network, these sizes, this machine and these versions; None if nothing was measured."""
     try:
-        found = json.loads((_folder() / f"{key(program)}.json").read_text())["engine"]
+        found = json.loads((_folder() / f"{key(program)}.json").read_text())
+        choice = Choice(found["engine"], tuple(map(str, found["winograd"])))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return found if found in engines.installed() else None
+    return choice if choice.engine in engines.installed() else None
 
 
 def remember(program: Program, trials: Sequence[Trial]) -> None:
     """Keep the choice; a cache that cannot be written keeps nothing."""
-    best = min((t for t in trials if not t.refused), key=lambda t: t.median_s)
-    record: dict[str, Any] = {"engine": best.engine, "network": program.name, "trials": [vars(t) for t in trials]}
+    best = _fastest(trials)
+    winograd = program.rewritten.winograd if best.engine == "torch" and program.simplify else ()
+    record: dict[str, Any] = {"engine": best.engine, "winograd": winograd, "network": program.name}
+    record["trials"] = [vars(t) for t in trials]
     try:
         _folder().mkdir(parents=True, exist_ok=True)
         files.write(_folder() / f"{key(program)}.json", json.dumps(record, indent=1))
     except (OSError, LaminaError):
         pass
+
+
+def _fastest(trials: Sequence[Trial]) -> Trial:
+    return min((t for t in trials if not t.refused), key=lambda t: t.median_s)
 
 
 def key(program: Program) -> str:
@@ -188,15 +186,14 @@ def start(program: Program, engine: str, say: Callable[[str], None] = lambda tex
     """The engine asked for, by its name; for "auto" the remembered one, or the winner of a measurement."""
     if engine != "auto":
         return engine, engines.start(engine, program)
-    name = remembered(program)
-    if name is not None:
+    choice = remembered(program)
+    if choice is not None:
         try:
-            return name, engines.start(name, program)
+            return choice.engine, engines.start(choice.engine, replace(program, winograd=choice.winograd))
         except InputError:
             raise
         except LaminaError:
             pass  # what ran once does not now: measure again
     found, trials = choose(program, say=say)
     remember(program, trials)
-    best = min((t for t in trials if not t.refused), key=lambda t: t.median_s)
-    return best.engine, found
+    return _fastest(trials).engine, found

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from lamina.errors import InputError, LaminaError
 from lamina.infer import auto, engines, machine
 from lamina.infer.engines.program import Program
 from lamina.infer.networks import Network, load
+from lamina.infer.turns import take_turns
 from lamina.tracing.tracer import trace
 
 # So many samples have at least two beyond the percentile with 99 % confidence: 1 - q^n - n (1 - q) q^(n-1) >= 0.99.
 P90, P99 = 64, 662
+REWRITTEN = " rewritten"  # after "torch": the form that auto tries
 NOISY = 0.25  # the quartiles' distance over the median, beyond which the machine was too busy for a verdict
 
 
@@ -32,33 +35,37 @@ def bench(
     threads: int | None = None,
     seconds: float = 3.0,
     rate: float | None = None,
-    memory: bool = True,
+    memory: int | None = None,
+    peak_memory: bool = True,
     image: Any = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """{"model", "machine", "scenario", "engines": [...], "fastest", "noisy"}: what DESIGN's `bench` has for each engine.
 
-    `engine` is one of `engines.ENGINES`, "auto", or "all" of those installed; "torch" is the network as it came, the others get
-    it rewritten. With a `rate`, inputs arrive at random so many times per second (Poisson), and latencies count from the
-    moment an input was due; else each run follows the one before (single stream with a batch of 1, offline with more).
-    `seconds` are those that each engine is timed for. Raises `InputError`, `LaminaError`.
+    `engine` is one of `engines.ENGINES`, "auto", or "all" of those installed; "torch" is the network as it came, and
+    rewritten; the others get it rewritten. With a `rate`, inputs arrive at random so many times per second (Poisson), and
+    latencies count from the moment an input was due; else each run follows the one before (single stream with a batch of 1,
+    offline with more).
+    `seconds` are those that each engine is timed for, `memory` is as for `Session`. Raises `InputError`, `LaminaError`.
     """
     _check(engine, batch, seconds, rate)
     network = load(model, weights, image=image)
     inputs = [torch.cat([x] * batch) if x.dim() and x.shape[0] == 1 else x for x in network.example]
-    peak, bandwidth, how = machine.measure(seconds=0.5)
-    box = {"processor": auto.machine(), "system": platform.platform(), "versions": auto.versions(), "measured": how}
-    box |= {"threads": threads or torch.get_num_threads(), "peak_macs_per_s": round(peak / 2), "bytes_per_s": round(bandwidth)}
-    program = Program(network.name, inputs, network.module, network.path, threads, simplify=True)
+    box = _machine(threads)
+    program = Program(network.name, inputs, network.module, network.path, threads, simplify=True, memory=memory)
     names = auto.default(program) if engine in ("all", "auto") else [engine]
+    names = [label for name in names for label in ((name, name + REWRITTEN) if name == "torch" else (name,))]
     macs = trace(network.module, *network.example).macs * batch if network.module is not None else None
     started, rows = _start(program, names, say)
     say(f"timing {', '.join(started)}")
-    times = _turns(started, inputs, seconds) if rate is None else _arrivals(started, inputs, seconds, rate)
+    if rate is None:
+        times = take_turns({name: partial(engine.run, inputs) for name, engine in started.items()}, seconds)
+    else:
+        times = _arrivals(started, inputs, seconds, rate)
     for row in rows:
         if row["engine"] in times:
-            row |= _figures(times[row["engine"]], batch, macs, peak / 2)
-            row["peak_bytes"] = _peak_bytes(str(model), weights, row["engine"], batch, threads) if memory else None
+            row |= _figures(times[row["engine"]], batch, macs, box["peak_macs_per_s"])
+            row["peak_bytes"] = _peak_bytes(str(model), weights, row["engine"], batch, threads) if peak_memory else None
     best = min((row for row in rows if "median_ms" in row), key=lambda row: row["median_ms"])
     return {
         "model": network.name,
@@ -66,10 +73,21 @@ def bench(
         "machine": box,
         "scenario": "server" if rate else "single stream" if batch == 1 else "offline",
         "macs": macs,
-        "weight_read_ms": _weight_read(network, bandwidth),
+        "weight_read_ms": _weight_read(network),
         "engines": [_public(row, batch) for row in rows],
         "fastest": best["engine"],
         "noisy": best["spread"] > NOISY,
+    }
+
+
+def _machine(threads: int | None) -> dict[str, Any]:
+    """What the figures were measured on, and what it attains at best."""
+    peak, bandwidth, how = machine.measure(seconds=0.5)
+    box = {"processor": auto.machine(), "system": platform.platform(), "versions": auto.versions(), "measured": how}
+    return box | {
+        "threads": threads or torch.get_num_threads(),
+        "peak_macs_per_s": round(peak / 2),
+        "bytes_per_s": round(bandwidth),
     }
 
 
@@ -91,7 +109,7 @@ def _start(
         rows.append(row)
         try:
             begin = time.perf_counter()
-            engine = engines.start(name, replace(program, simplify=name != "torch"))
+            engine = engines.start(name.removesuffix(REWRITTEN), replace(program, simplify=name != "torch"))
             loaded = time.perf_counter()
             outputs = engine.run(program.example)
             row |= {"load_s": round(loaded - begin, 3), "first_run_ms": round(1e3 * (time.perf_counter() - loaded), 3)}
@@ -109,20 +127,6 @@ def _start(
     if not started:
         raise LaminaError(f"{program.name}: no engine runs it: " + "; ".join(f"{r['engine']}: {r['refused']}" for r in rows))
     return started, rows
-
-
-def _turns(started: dict[str, engines.Engine], inputs: Sequence[Tensor], seconds: float) -> dict[str, list[float]]:
-    """Seconds of each run, the engines taking turns."""
-    times: dict[str, list[float]] = {name: [] for name in started}
-    for engine in started.values():
-        engine.run(inputs)
-    end = time.perf_counter() + seconds * len(started)
-    while time.perf_counter() < end or min(map(len, times.values())) < 3:
-        for name, engine in started.items():
-            begin = time.perf_counter()
-            engine.run(inputs)
-            times[name].append(time.perf_counter() - begin)
-    return times
 
 
 def _arrivals(
@@ -166,12 +170,12 @@ def _public(row: dict[str, Any], batch: int) -> dict[str, Any]:
     }
 
 
-def _weight_read(network: Network, bandwidth: float) -> float | None:
+def _weight_read(network: Network) -> float | None:
     """Milliseconds that reading the fully connected layers' weights once takes: at a batch of 1 no engine is faster."""
     if network.module is None:
         return None
     count = sum(layer.weight.nbytes for layer in network.module.modules() if isinstance(layer, torch.nn.Linear))
-    return round(1e3 * count / (bandwidth / 2), 4)  # a copy reads half of the bytes that it moves
+    return round(1e3 * machine.reading_seconds(count), 4) if count else 0.0
 
 
 # ---- memory --------------------------------------------------------------------------------------------------------
@@ -198,7 +202,8 @@ def _hold(pipe: Any, model: str, weights: str | Path | None, engine: str, batch:
     from lamina.infer.session import Session
 
     before = _resident()
-    session = Session(model, weights, engine=engine, batch=batch, threads=threads, rewrite=engine != "torch")
+    name, rewrite = engine.removesuffix(REWRITTEN), engine != "torch"
+    session = Session(model, weights, engine=name, batch=batch, threads=threads, rewrite=rewrite)
     session.run(*[torch.cat([x] * batch) for x in session.network.example])
     pipe.send(max(0, _high_water() - before))
 

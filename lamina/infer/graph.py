@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
 
 
 def follow(module: nn.Module, example: Sequence[Tensor] | None = None) -> fx.GraphModule:
@@ -45,8 +46,8 @@ class _Tracer(fx.Tracer):
         return known[wanted]
 
     def _run(self, node: fx.Node, known: dict[fx.Node, Any]) -> Any:
-        arguments = fx.node.map_arg(node.args, known.__getitem__)
-        keywords: Any = fx.node.map_arg(node.kwargs, known.__getitem__)
+        arguments = map_arg(node.args, known.__getitem__)
+        keywords: Any = map_arg(node.kwargs, known.__getitem__)
         if node.op == "call_method":
             return getattr(arguments[0], str(node.target))(*arguments[1:], **keywords)
         if callable(node.target):
@@ -110,6 +111,10 @@ def drop(graph: fx.GraphModule, node: fx.Node) -> None:
 
 
 class _Shapes(fx.Interpreter):
+    def __init__(self, graph: fx.GraphModule):
+        super().__init__(graph)
+        self.found: dict[fx.Node, tuple[int, ...] | None] = {}
+
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
         self.found[n] = tuple(result.shape) if isinstance(result, Tensor) else None
@@ -122,6 +127,5 @@ def shapes(graph: fx.GraphModule, example: Sequence[Tensor]) -> dict[fx.Node, tu
     graph.graph.lint()
     graph.recompile()
     run = _Shapes(graph)
-    run.found = {}
     run.run(*example)
     return run.found

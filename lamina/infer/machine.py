@@ -25,6 +25,13 @@ def measure(dtype: torch.dtype = torch.float32, seconds: float = 1.0) -> tuple[f
     return product, bandwidth, how
 
 
+def reading_seconds(count: int) -> float:
+    """The seconds that reading so many bytes once takes, from memory: a sum over them, the best of five. A fully connected
+    layer at a batch of 1 is not faster."""
+    values = torch.ones(max(1, count // 4))
+    return min(repeat(values.sum, 0.0)[:5])
+
+
 def network_seconds(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], seconds: float = 2.0) -> float:
     """The median time of a forward pass in evaluation mode, without gradients; at least three after one to warm up."""
     module = module.eval()

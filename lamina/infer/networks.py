@@ -1,26 +1,25 @@
-"""Networks with their weights, ready for an engine: the zoo's, a run of `lamina train`, timm's, an ONNX file, a function's."""
+"""Networks with their weights, ready for an engine: those of every origin of `lamina.sources`, and ONNX files."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lamina.data.image import ImageSpec
-from lamina.data.registry import class_names
 from lamina.errors import InputError, LaminaError, first_line
 from lamina.extras import install_command
-from lamina.weights import describing, finding, hub, loading, reading, trained
-from lamina.zoo import registry
+from lamina.sources import RANDOM, Source, resolve
+from lamina.sources.onnx import Onnx
+from lamina.sources.trained import Trained
+from lamina.weights import trained
 
-if TYPE_CHECKING:
-    from lamina.sources import Source
+__all__ = ["RANDOM", "Network", "Shapes", "load"]
 
 Shapes = Mapping[str | None, tuple[int, ...]]  # by the input's name; None is the first one
-RANDOM = "random"  # in place of weights: a fresh network, for timings
 
 
 @dataclass(frozen=True)
@@ -52,94 +51,30 @@ def load(
     if isinstance(model, nn.Module):
         raise InputError("a module says nothing of its inputs: give Session(module, example=(x,))")
     text = str(model)
-    path = Path(text)
-    if path.suffix == ".onnx":
-        found = _onnx(path)
-    elif trained.place(path) is not None:
-        found = _zoo(*trained.network(text), device)
-    elif text.startswith("timm:"):
-        found = _timm(text, weights)
-    elif text.startswith("hf:") or ":" in text:
-        found = _source(text, weights, inputs)
-    else:
-        found = _zoo(text, weights, device)
-    if inputs and found.path is None:
-        found = replace(found, example=_inputs(_resolve(found.name), inputs))
+    found = _onnx(Path(text)) if Onnx.claims(text) else _network(text, weights, device, inputs)
     if image and found.image is None:
         raise InputError(f"{text} takes arrays, not images: --image says nothing to it")
     if image:
-        found = replace(found, image=ImageSpec.of({**_table(found.image), **image}))
+        found = replace(found, image=ImageSpec.of({**vars(found.image), **image}))
     return found
 
 
-def _table(spec: ImageSpec | None) -> dict[str, Any]:
-    return {} if spec is None else dict(vars(spec))
-
-
-def _zoo(name: str, weights: str | Path | None, device: str) -> Network:
-    entry = registry.spec(name)
-    if str(weights) == RANDOM:
-        torch.manual_seed(0)
-        module = registry.build(name).eval().to(device)
-        image = None if entry.family == "transformer" else ImageSpec.of(describing.default_image(entry))
-        classes = () if image is None else class_names(describing.default_data(entry))
-        return Network(name, RANDOM, _example(name), module, image=image, classes=classes)
-    file = finding.find(name, weights)
-    module = loading.load(name, file, device=device)
-    if entry.family == "transformer":
-        metadata = reading.read_metadata(file.path)
-        text = {key: metadata[key] for key in ("tokenizer", "source", "target") if key in metadata}
-        return Network(name, file.name, _example(name), module, text=text)
-    spec = ImageSpec.of(file.image)
-    example = (torch.randn(1, len(spec.channels), spec.size, spec.size),)
-    return Network(name, file.name, example, module, None, spec, class_names(file.classes), file.score_scale)
-
-
-def _example(name: str) -> tuple[Tensor, ...]:
-    """A batch of one of the network's inputs, with values: random images, token ids of zero."""
+def _network(text: str, weights: str | Path | None, device: str, inputs: Shapes | None) -> Network:
+    # A file of weights that does not say its network is a run's to explain, not to be taken for a name.
+    source = Trained.read(text) if trained.place(text) is not None else resolve(text)
+    loaded = source.loaded(weights, device)
+    image = ImageSpec.of(loaded.image) if loaded.image else None
     torch.manual_seed(0)
-    given = registry.example(name)
-    return tuple(torch.randn(x.shape) if x.is_floating_point() else torch.zeros(x.shape, dtype=x.dtype) for x in given)
+    if image is not None and not inputs:
+        example: tuple[Tensor, ...] = (torch.randn(1, len(image.channels), image.size, image.size),)
+    else:
+        example = _inputs(source, inputs or {})
+    name = trained.network(text)[0] if isinstance(source, Trained) else text
+    classes, scale = loaded.classes, loaded.score_scale
+    return Network(name, loaded.weights, example, loaded.module, None, image, classes, scale, loaded.text)
 
 
-def _timm(model: str, weights: str | Path | None) -> Network:
-    try:
-        import timm  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise InputError(f"{model}: needs timm: pip install timm") from error
-    name = model.removeprefix("timm:")
-    if not timm.is_model(name):
-        raise InputError(f"timm has no model {name!r}")
-    file = "" if weights in (None, RANDOM) else str(weights)
-    try:
-        torch.manual_seed(0)
-        module = timm.create_model(name, pretrained=weights is None, checkpoint_path=file).eval()
-    except Exception as error:  # timm's, the hub's and the file's errors share no class
-        hint = "; give --weights FILE, or --weights random for timings" if weights is None else ""
-        raise LaminaError(f"{model}: its weights cannot be had: {first_line(error)}{hint}") from error
-    settings = {**module.pretrained_cfg, "input_size": list(module.pretrained_cfg["input_size"])}
-    image = ImageSpec.of(hub.hub_image({"pretrained_cfg": settings}))
-    classes = class_names("imagenet") if getattr(module, "num_classes", 0) == 1000 else ()
-    example = (torch.randn(1, *settings["input_size"]),)
-    return Network(model, RANDOM if weights == RANDOM else file or "pretrained", example, module, None, image, classes)
-
-
-def _resolve(model: str) -> "Source":
-    from lamina.sources import resolve
-
-    return resolve(model)
-
-
-def _source(model: str, weights: str | Path | None, inputs: Shapes | None) -> Network:
-    """A function's module as the function makes it, or one of transformers, with its own weights or a file's."""
-    source = _resolve(model)
-    given = _inputs(source, inputs or {})
-    torch.manual_seed(0)
-    module, name, classes = source.loaded(None if weights == RANDOM else weights)
-    return Network(model, name, given, module, classes=classes)
-
-
-def _inputs(source: "Source", shapes: Shapes) -> tuple[Tensor, ...]:
+def _inputs(source: Source, shapes: Shapes) -> tuple[Tensor, ...]:
     """One of each input that the network needs, in the order of its arguments: random numbers, token ids of zero."""
     sizes, types = source.complete(shapes)
     names = [name for name in source.arguments() if name in sizes]

@@ -1,7 +1,9 @@
 """Sentences from one language into another, and BLEU."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,12 +14,14 @@ from lamina.data import parallel_text
 from lamina.data.text import Codec
 from lamina.errors import InputError, LaminaError
 from lamina.extras import install_command
-from lamina.infer.generate import Hypothesis, beam_search, greedy, pad
+from lamina.infer.decoder import prepare
+from lamina.infer.generate import EncoderDecoder, Hypothesis, beam_search, greedy, pad
 from lamina.progress import track
 from lamina.weights import ctranslate2, finding, loading, reading, trained
 from lamina.weights.vocabulary import read_vocabulary
 
 BATCH = 64  # sentences decoded together
+WINDOW = 8 * BATCH  # sentences read ahead and sorted by length
 LENGTH = 2.0, 10  # a translation has at most this many tokens for each of the source, and so many more
 
 
@@ -54,37 +58,64 @@ class Translator:
     device: torch.device
     trained_on: str = ""  # the corpus that its file names, "" where nobody says
 
-    def translate(self, sentences: Sequence[str], beams: int = 5, length_penalty: float = 1.0) -> list[dict[str, Any]]:
-        """[{"source", "target", "score"}], the score being the mean log-probability of a token. One beam is greedy."""
+    @cached_property
+    def net(self) -> EncoderDecoder:
+        """The network prepared for decoding (`infer.decoder`)."""
+        return prepare(self.module)
+
+    def translate(
+        self, sentences: Sequence[str], beams: int = 5, length_penalty: float = 1.0, offset: int = 0
+    ) -> list[dict[str, Any]]:
+        """[{"source", "target", "score"}], the score being the mean log-probability of a token, or the sum over what
+        `generate.penalty` gives. One beam is greedy. Raises `InputError` for a sentence that cannot be translated."""
+        if not sentences:
+            return []
+        found = list(track(self.stream(sentences, beams, length_penalty, offset), "sentences", len(sentences)))
+        for number, row in enumerate(found, 1):
+            if "error" in row:
+                raise InputError(f"sentence {number}: {row['error']}")
+        return found
+
+    def stream(
+        self, sentences: Iterable[str], beams: int = 5, length_penalty: float = 1.0, offset: int = 0
+    ) -> Iterator[dict[str, Any]]:
+        """As `translate`, in order, while `sentences` are still being read; what cannot be translated has "error" in place of
+        "target" and "score". Of so many at a time as `WINDOW`, those of like length are decoded together."""
         if beams < 1:
             raise InputError(f"--beams is 1 or more, not {beams}")
-        for number, sentence in enumerate(sentences, 1):
-            if not sentence.strip():
-                raise InputError(f"sentence {number} is empty: there is nothing to translate")
-        ids = self.codec.sources(sentences)
+        waiting = iter(sentences)
+        while window := list(islice(waiting, WINDOW)):
+            rows: list[dict[str, Any]] = [{"source": sentence} for sentence in window]
+            ids = self._encoded(rows)
+            order = sorted(ids, key=lambda i: len(ids[i]))  # alike in length, together
+            for start in range(0, len(order), BATCH):
+                part = order[start : start + BATCH]
+                best = self._decoded([ids[i] for i in part], beams, length_penalty, offset)
+                for i, hypothesis in zip(part, best, strict=True):
+                    rows[i] |= {"target": self.codec.decode(hypothesis.ids), "score": round(hypothesis.score, 4)}
+            yield from rows
+
+    def _encoded(self, rows: list[dict[str, Any]]) -> dict[int, list[int]]:
+        """The tokens of each row's source, by its number; a row that has none, or too many, gets its "error"."""
         bound: int = self.module.config.max_length  # type: ignore
-        for sentence, row in zip(sentences, ids, strict=True):
-            if len(row) > bound:
-                raise InputError(
-                    f"a sentence of {len(row)} tokens, and {self.name} takes {bound}: cut it ({sentence[:40]} ...)"
-                )
-        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # alike in length, together
-        parts = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
-        found: dict[int, Hypothesis] = {}
-        for part in track(parts, "sentences"):
-            source, padding = pad([ids[i] for i in part], self.codec.pad)
-            longest = min(bound, int(LENGTH[0] * source.shape[1]) + LENGTH[1])
-            where = (source.to(self.device), self.codec.start, self.codec.end, padding.to(self.device))
-            if beams == 1:
-                best = greedy(self.module, *where, max_length=longest, length_penalty=length_penalty)  # type: ignore[arg-type]
-            else:
-                rows = beam_search(self.module, *where, beams=beams, max_length=longest, length_penalty=length_penalty)  # type: ignore[arg-type]
-                best = [row[0] for row in rows]
-            found |= dict(zip(part, best, strict=True))
-        return [
-            {"source": sentence, "target": self.codec.decode(found[i].ids), "score": round(found[i].score, 4)}
-            for i, sentence in enumerate(sentences)
-        ]
+        full = [i for i, row in enumerate(rows) if row["source"].strip()]
+        ids = dict(zip(full, self.codec.sources([rows[i]["source"] for i in full]), strict=True))
+        for i, row in enumerate(rows):
+            if i not in ids:
+                row["error"] = "it is empty: there is nothing to translate"
+            elif len(ids[i]) > bound:
+                short = row["source"][:40]
+                row["error"] = f"it has {len(ids.pop(i))} tokens, and {self.name} takes {bound}: cut it ({short} ...)"
+        return ids
+
+    def _decoded(self, ids: Sequence[Sequence[int]], beams: int, length_penalty: float, offset: int) -> list[Hypothesis]:
+        source, padding = pad(ids, self.codec.pad)
+        longest = min(self.module.config.max_length, int(LENGTH[0] * source.shape[1]) + LENGTH[1])  # type: ignore
+        where = (source.to(self.device), self.codec.start, self.codec.end, padding.to(self.device))
+        options: dict[str, Any] = {"max_length": longest, "length_penalty": length_penalty, "offset": offset}
+        if beams == 1:
+            return greedy(self.net, *where, **options)
+        return [row[0] for row in beam_search(self.net, *where, beams=beams, **options)]
 
 
 def translator(name: str, weights: str | Path | None = None, device: str = "cpu") -> Translator:

@@ -11,13 +11,25 @@ from lamina.sources.ctranslate2 import CTranslate2
 from lamina.sources.huggingface import HuggingFace
 from lamina.sources.onnx import Onnx
 from lamina.sources.python import Python
-from lamina.sources.source import Input, Shape, Shapes, Source, written
+from lamina.sources.source import RANDOM, Input, Loaded, Shape, Shapes, Source, written
 from lamina.sources.timm import Timm
 from lamina.sources.trained import Trained
 from lamina.sources.weightless import without_weights
 from lamina.sources.zoo import Zoo
 
-__all__ = ["FORMS", "ORIGINS", "Input", "Shape", "Shapes", "Source", "resolve", "without_weights", "written"]
+__all__ = [
+    "FORMS",
+    "ORIGINS",
+    "RANDOM",
+    "Input",
+    "Loaded",
+    "Shape",
+    "Shapes",
+    "Source",
+    "resolve",
+    "without_weights",
+    "written",
+]
 
 # The origins of networks; the first that claims a text reads it.
 ORIGINS: tuple[type[Source], ...] = (Zoo, Timm, HuggingFace, Onnx, Trained, CTranslate2, Python)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lamina.errors import InputError, LaminaError, first_line
-from lamina.sources.source import Input, Shape, Shapes, Source
+from lamina.sources.source import RANDOM, Input, Loaded, Shape, Shapes, Source
 from lamina.workload import Device, Layer, Workload, replace
 
 if TYPE_CHECKING:
@@ -54,17 +54,25 @@ class HuggingFace(Source):
         config = module.config
         return cls(model, module, {name: _default(model, name, config) for name in _arguments(module, config)})
 
-    def loaded(self, weights: str | Path | None = None) -> "tuple[nn.Module, str, list[str]]":
-        if weights is not None:
+    def loaded(self, weights: str | Path | None = None, device: str = "cpu") -> Loaded:
+        """Images are prepared as the preprocessor_config.json beside the weights says."""
+        from lamina.weights import hub
+
+        if weights not in (None, RANDOM):
             raise InputError(f"{self.name}: its weights lie beside its config.json: give hf:DIRECTORY, without --weights")
         where = self.name.removeprefix("hf:")
-        kind: Any = type(self.module)
+        made: Any = self.module
         try:
-            module = kind.from_pretrained(where, trust_remote_code=False)
+            if weights == RANDOM:
+                module = type(made)(made.config)
+            else:
+                module = type(made).from_pretrained(where, trust_remote_code=False)
         except Exception as error:
             raise LaminaError(f"{self.name}: its weights cannot be loaded: {first_line(error)}") from error
         labels = getattr(module.config, "id2label", None) or {}
-        return module.eval(), where, [labels[key] for key in sorted(labels)]
+        image = hub.settings(where) if module.main_input_name == "pixel_values" else None
+        classes = [labels[key] for key in sorted(labels)]
+        return Loaded(module.eval().to(device), RANDOM if weights == RANDOM else where, image or None, classes)
 
     def shapes(self, inputs: Shapes | None = None, past: int = 0) -> dict[str, Shape]:
         shapes = super().shapes(inputs, past)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lamina.errors import InputError, first_line
-from lamina.sources.source import Source
+from lamina.sources.source import RANDOM, Loaded, Source
 from lamina.sources.weightless import with_values, without_weights
 
 if TYPE_CHECKING:
@@ -33,10 +33,14 @@ class Python(Source):
         place, _, attribute = model.rpartition(":")
         return cls(model, _call(model, place, attribute, without_weights))
 
-    def loaded(self, weights: str | Path | None = None) -> "tuple[nn.Module, str, list[str]]":
+    def loaded(self, weights: str | Path | None = None, device: str = "cpu") -> Loaded:
+        import torch
+
+        torch.manual_seed(0)
         place, _, attribute = self.name.rpartition(":")
         module = _call(self.name, place, attribute, lambda function: function())
-        return with_values(self.name, module, weights), str(weights or "its own"), []
+        given = None if weights == RANDOM else weights
+        return Loaded(with_values(self.name, module, given).to(device), str(given or "its own"))
 
 
 def _call(model: str, place: str, attribute: str, build: "Callable[[Callable[[], Any]], Any]") -> "nn.Module":

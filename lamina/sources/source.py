@@ -2,7 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -26,6 +26,24 @@ class Input:
 
     shape: Shape
     tokens: bool = False
+
+
+RANDOM = "random"  # in place of weights: a fresh network, for timings
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network in evaluation mode with the values of the weights that `weights` names. `image` is a table for
+    `lamina.data.image.ImageSpec` (None: it takes arrays), `classes` are the outputs' names, empty where nobody says; the
+    softmax of `score_scale` times the scores is what it was trained for. `text` are "tokenizer", "source" and "target" of a
+    Transformer's weights."""
+
+    module: "nn.Module"
+    weights: str
+    image: Mapping[str, Any] | None = None
+    classes: Sequence[str] = ()
+    score_scale: float = 1.0
+    text: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,9 +73,9 @@ class Source(ABC):
     def read(cls, model: str) -> "Source":
         """The network that the text names. Raises `InputError` (or `LaminaError`, say without a network), one line."""
 
-    def loaded(self, weights: str | Path | None = None) -> "tuple[nn.Module, str, list[str]]":
-        """The network in evaluation mode with the values of `weights` (by default its origin's own), their name, and the names
-        of its classes. The zoo's and timm's networks are loaded by `lamina.infer.networks`. Raises `LaminaError`."""
+    def loaded(self, weights: str | Path | None = None, device: str = "cpu") -> "Loaded":
+        """The network with the values of `weights`: a file, a tag, a hub's name, by default its origin's own; `RANDOM` draws
+        them. Raises `LaminaError`."""
         raise InputError(f"{self.name} has no weights to load")
 
     @property

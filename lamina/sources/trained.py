@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from lamina.sources.source import Input, Source
+from lamina.sources.source import Input, Loaded, Source
+from lamina.sources.zoo import load
 from lamina.zoo import registry
 
 
@@ -35,3 +36,8 @@ class Trained(Source):
             return cls(model, module, {n: Input((1, s), True) for n, s in zip(names, entry.input, strict=False)})
         side = module.config.img_size
         return cls(model, module, {names[0]: Input((1, module.config.in_channels, side, side))})
+
+    def loaded(self, weights: str | Path | None = None, device: str = "cpu") -> Loaded:
+        from lamina.weights import trained
+
+        return load(*trained.network(self.name, weights), device)

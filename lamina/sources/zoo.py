@@ -2,9 +2,10 @@
 
 import inspect
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
-from lamina.sources.source import Input, Source
+from lamina.sources.source import RANDOM, Input, Loaded, Source
 from lamina.zoo import registry
 
 
@@ -24,3 +25,30 @@ class Zoo(Source):
         if entry.family == "transformer":
             return cls(model, module, {n: Input((1, s), True) for n, s in zip(names, entry.input, strict=False)})
         return cls(model, module, {names[0]: Input((1, *entry.input))})
+
+    def loaded(self, weights: str | Path | None = None, device: str = "cpu") -> Loaded:
+        return load(self.name, weights, device)
+
+
+def load(name: str, weights: str | Path | None, device: str) -> Loaded:
+    """The zoo's network `name` with a file's weights, or fresh ones."""
+    import torch
+
+    from lamina.data.registry import class_names
+    from lamina.weights import describing, finding, loading, reading
+
+    entry = registry.spec(name)
+    image = entry.family != "transformer"
+    if str(weights) == RANDOM:
+        torch.manual_seed(0)
+        module = registry.build(name).eval().to(device)
+        if not image:
+            return Loaded(module, RANDOM)
+        return Loaded(module, RANDOM, describing.default_image(entry), class_names(describing.default_data(entry)))
+    file = finding.find(name, weights)
+    module = loading.load(name, file, device=device)
+    if image:
+        return Loaded(module, file.name, file.image, file.names or class_names(file.classes), file.score_scale)
+    metadata = reading.read_metadata(file.path)
+    text = {key: metadata[key] for key in ("tokenizer", "source", "target") if key in metadata}
+    return Loaded(module, file.name, text=text)

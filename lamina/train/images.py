@@ -1,5 +1,6 @@
 """Labelled images as a training task: a data set in memory, or a folder of files."""
 
+import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -89,6 +90,7 @@ class ImageFiles:
         files.note(f"{root.name}: names and sizes", "\n".join(listing).encode())
         self.recipe, self.spec = recipe, ImageSpec.of(recipe.image)
         self.classes, self.largest = 1 + max(labels), 0
+        self.metadata = {"classes": json.dumps(folder.classes(train))}  # of the weight file
         kept, held = split(len(labels), recipe.validation, recipe.seed, recipe.samples)
         self.paths, self.labels = paths, torch.tensor(labels)
         self.kept, self.held = kept, held

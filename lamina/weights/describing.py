@@ -27,6 +27,7 @@ class WeightFile:
     classes: str  # the data set whose classes the outputs are, "" where nobody says
     score_scale: float = 1.0
     changes: Mapping[str, Any] = field(default_factory=dict)  # of the network that `lamina train` trained
+    names: tuple[str, ...] = ()  # of its classes, where they are a user's own
 
 
 def describe(entry: registry.Spec, path: Path) -> WeightFile:
@@ -63,7 +64,17 @@ def _from_metadata(path: Path, metadata: Mapping[str, str]) -> WeightFile:
         scale = math.nan
     if not math.isfinite(scale):
         raise LaminaError(f"{path}: its metadata's score_scale is not a number: {text[:40]!r}")
-    return WeightFile(path.name, path, image, metadata.get("data", ""), scale, changes)
+    return WeightFile(path.name, path, image, metadata.get("data", ""), scale, changes, _names(path, metadata))
+
+
+def _names(path: Path, metadata: Mapping[str, str]) -> tuple[str, ...]:
+    try:
+        names = json.loads(metadata.get("classes", "[]"))
+    except (ValueError, RecursionError):
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise LaminaError(f"{path}: its metadata's classes are not a JSON list of names: {metadata['classes'][:40]!r}")
+    return tuple(names)
 
 
 def read_changes(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:

@@ -34,6 +34,13 @@ def find(entry: registry.Spec, repository: str) -> WeightFile:
     return WeightFile(repository, path, image, default_data(entry))
 
 
+def settings(where: str) -> dict[str, Any]:
+    """The image specification beside the weights of transformers, in a directory or a repository; empty where none is."""
+    file = Path(where) / "preprocessor_config.json"
+    path = (file if file.is_file() else None) if Path(where).is_dir() else _get(where, file.name)
+    return {} if path is None else hub_image(_read_json(path), str(path))
+
+
 def _get(repository: str, file: str) -> Path | None:
     from huggingface_hub import hf_hub_download
 

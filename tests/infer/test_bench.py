@@ -61,7 +61,7 @@ def test_document(ok):
 
 @pytest.mark.slow
 def test_table(ok):
-    lines = ok("bench lenet5 --seconds 0.2 --no-memory --engine torch").splitlines()
+    lines = ok("bench lenet5 --seconds 0.2 --no-peak-memory --engine torch").splitlines()
     assert lines[0].startswith("lenet5, single stream")
     assert any(line.split()[:2] == ["torch", "1"] for line in lines)
 

@@ -8,8 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import lamina
-from lamina.infer import forms
-from lamina.infer import winograd
+from lamina.infer import forms, winograd
 from lamina.infer.rewrite import ResponseNorm, rewrite
 
 

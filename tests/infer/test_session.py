@@ -9,7 +9,7 @@ from torch import nn
 
 import lamina
 from lamina.errors import InputError, LaminaError
-from lamina.infer import auto, engines
+from lamina.infer import auto, engines, forms, winograd
 from lamina.infer.session import Session
 
 
@@ -117,6 +117,32 @@ def test_auto_remembers(net, monkeypatch):
     assert len(tried) == 3
 
 
+def test_winograds_layers_are_remembered(net, monkeypatch):
+    """A start from memory times no layer again, and takes Winograd's form where it was found to gain."""
+    if not winograd.available():
+        pytest.skip("needs a C++ compiler")
+    monkeypatch.setattr(auto, "default", lambda program: ["torch"])
+    monkeypatch.setattr(forms, "_both_times", lambda chain, made, pack: (2.0, 1.0 if chain.shape[1] == 8 else 3.0))
+    first = Session(net, example=(X,), engine="auto")
+    monkeypatch.setattr(forms, "_both_times", lambda *a: pytest.fail("a layer is timed again"))
+    again = Session(net, example=(X,), engine="auto")
+    for session in (first, again):
+        found = [m for m in session._engine.module.modules() if isinstance(m, winograd.Winograd)]
+        assert [m.filters.shape[1] for m in found] == [8]
+    assert auto.difference(again.run(X), first.run(X)) < 1e-6
+
+
+def test_a_network_with_named_outputs():
+    """transformers' networks give a mapping, in which some values are not tensors."""
+
+    class Named(nn.Module):
+        def forward(self, x):
+            return {"logits": x.mean((2, 3)), "loss": None, "hidden": (x,)}
+
+    session = Session(Named(), example=(X[:1],))
+    assert [tuple(y.shape) for y in session.run(X)] == [(3, 3)]
+
+
 def test_a_cache_that_cannot_be_written(net, monkeypatch, tmp_path):
     file = tmp_path / "file"
     file.write_text("")
@@ -129,9 +155,10 @@ def test_a_cache_that_cannot_be_written(net, monkeypatch, tmp_path):
 def test_a_choice_that_is_damaged(net):
     program = auto.Program("Small", (X,), net)
     auto.remember(program, [auto.Trial("torch", median_s=1.0)])
-    assert auto.remembered(program) == "torch"
+    found = auto.remembered(program)
+    assert found is not None and found.engine == "torch"
     file = next(auto._folder().iterdir())
-    for text in ("{", "[]", json.dumps({"engine": "gone"}), json.dumps({"engine": 3})):
+    for text in ("{", "[]", json.dumps({"engine": "gone", "winograd": []}), json.dumps({"engine": 3, "winograd": []})):
         file.write_text(text)
         assert auto.remembered(program) is None
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lamina.errors import LaminaError, first_line
-from lamina.infer.engines.program import Program
+from lamina.infer.engines.program import Program, tensors
 from lamina.infer.engines.threads import limited
 
 
@@ -26,8 +26,7 @@ class Compiled:
     @torch.inference_mode()
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         with limited(self.threads):
-            result = self.module(*inputs)
-        return [x.float() for x in ([result] if isinstance(result, Tensor) else result)]
+            return [x.float() for x in tensors(self.module(*inputs))]
 
 
 def start(program: Program) -> Compiled:

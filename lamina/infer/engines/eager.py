@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lamina.infer import packed
-from lamina.infer.engines.program import Program
+from lamina.infer.engines.program import Program, tensors
 from lamina.infer.engines.threads import limited
 from lamina.infer.winograd import Winograd
 
@@ -30,8 +30,7 @@ class Eager:
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         with limited(self.threads):
             given = [x.contiguous(memory_format=self.layout) if x.dim() == 4 else x for x in inputs]
-            result = self.module(*given)
-        return [x.float() for x in ([result] if isinstance(result, Tensor) else result)]
+            return [x.float() for x in tensors(self.module(*given))]
 
 
 @torch.inference_mode()

@@ -3,10 +3,11 @@
 import shutil
 import tempfile
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -14,6 +15,13 @@ from lamina.errors import InputError, LaminaError
 from lamina.infer.engines.threads import limited
 from lamina.infer.export import export_onnx
 from lamina.infer.rewrite import Rewritten, rewrite
+
+
+def tensors(result: Any) -> list[Tensor]:
+    """A network's outputs: a tensor, or those of a sequence or a mapping (what transformers' networks give)."""
+    if isinstance(result, Tensor):
+        return [result]
+    return [x for x in (result.values() if isinstance(result, Mapping) else result) if isinstance(x, Tensor)]
 
 
 @dataclass(eq=False)
