@@ -1,12 +1,15 @@
 """What `auto` gives: its time over the best of four engines on the network as it came.
 
     python benchmarks/inference.py RECORD.json [--only NAME ...] [--batch 1 8] [--minutes 9] [--again] [--table]
+                                   [--processor] [--without ENGINE ...] [--seconds 6]
 
 Each network and batch runs in a process of its own: torch operation by operation, Inductor with frozen weights, ONNX Runtime
 and OpenVINO on the network as it came, and `lamina.Session(engine="auto")`, all with this machine's default threads, random
 weights and the same random images. An engine whose answers lie more than 1e-4 of the largest value from eager torch's is out.
 Then they take turns. Each row goes into the record as soon as it is measured, so that a run that was cut short, or given
-`--minutes`, goes on where it ended; `--again` measures what is there anew. Exit code 1 where a bound is missed.
+`--minutes`, goes on where it ended; `--again` measures what is there anew. `--processor` takes one thread
+and its processor time, for a machine that others use meanwhile; `--without`
+leaves engines out (Inductor takes minutes to start). Exit code 1 where a bound is missed.
 """
 
 import argparse
@@ -32,7 +35,7 @@ BOUNDS = {("alexnet", 1): 0.7, ("alexnet", 8): 0.7, ("googlenet", 1): 0.7, ("goo
 BEYOND_READING = {("vgg16", 1): 0.8}  # of the times less that of reading the fully connected layers' weights
 
 
-def measure(name: str, batch: int) -> dict[str, Any]:
+def measure(name: str, batch: int, processor: bool, without: list[str], seconds: float) -> dict[str, Any]:
     """One row: milliseconds of each engine, of `auto` and of torch with each rewrite, and their ratio."""
     import torch
 
@@ -41,15 +44,18 @@ def measure(name: str, batch: int) -> dict[str, Any]:
     from lamina.infer.session import Session
     from lamina.infer.turns import take_turns
 
+    threads = 1 if processor else None
+    if processor:
+        torch.set_num_threads(1)
     network = networks.load(name, "random")
     inputs = [torch.cat([x] * batch) for x in network.example]
-    session = Session(name, "random", engine="auto", batch=batch)
-    given = Program(name, inputs, network.module, simplify=False)
+    session = Session(name, "random", engine="auto", batch=batch, threads=threads)
+    given = Program(name, inputs, network.module, threads=threads, simplify=False)
     expected = auto.reference(given)
     row: dict[str, Any] = {"network": name, "batch": batch, "auto": session.engine, "load": os.getloadavg()[0]}
     row["differences"] = {"auto": auto.difference(session.run(*inputs), expected)}
     started: dict[str, Any] = {"auto": partial(session.run, *inputs)}
-    for engine in engines.ENGINES:
+    for engine in (engine for engine in engines.ENGINES if engine not in without):
         try:
             made = engines.start(engine, given)
             row["differences"][engine] = apart = auto.difference(made.run(inputs), expected)
@@ -58,7 +64,8 @@ def measure(name: str, batch: int) -> dict[str, Any]:
             continue
         if apart <= auto.BOUND:
             started[engine] = partial(made.run, inputs)
-    times = take_turns(started, SECONDS, least=9, most=60)
+    clock = time.process_time if processor else time.perf_counter
+    times = take_turns(started, seconds, least=9, most=60, clock=clock)
     medians = {key: statistics.median(values) for key, values in times.items()}
     best = min((key for key in medians if key != "auto"), key=lambda key: medians[key])
     ratios = sorted(ours / theirs for ours, theirs in zip(times["auto"], times[best], strict=True))
@@ -68,7 +75,7 @@ def measure(name: str, batch: int) -> dict[str, Any]:
     linear = sum(m.weight.nbytes for m in network.module.modules() if isinstance(m, torch.nn.Linear))  # type: ignore[union-attr]
     read = machine.reading_seconds(linear)
     row |= {"read_ms": round(1e3 * read, 2), "beyond_reading": round((medians["auto"] - read) / (medians[best] - read), 3)}
-    row |= {"threads": torch.get_num_threads(), "date": str(date.today())}
+    row |= {"threads": torch.get_num_threads(), "clock": clock.__name__, "date": str(date.today())}
     return row
 
 
@@ -115,11 +122,14 @@ def main() -> int:
     parser.add_argument("--batch", nargs="+", type=int, default=BATCHES)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no further row after so many")
     parser.add_argument("--again", action="store_true")
+    parser.add_argument("--processor", action="store_true")
+    parser.add_argument("--without", nargs="+", default=[], metavar="ENGINE")
+    parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--table", action="store_true", help="print the record and measure nothing")
     parser.add_argument("--one", nargs=2, metavar=("NETWORK", "BATCH"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        print(json.dumps(measure(options.one[0], int(options.one[1]))))
+        print(json.dumps(measure(options.one[0], int(options.one[1]), options.processor, options.without, options.seconds)))
         return 0
     begin = time.monotonic()
     found = json.loads(options.record.read_text()) if options.record.exists() else {"rows": {}}
@@ -129,6 +139,8 @@ def main() -> int:
             if options.table or (key in found["rows"] and not options.again) or time.monotonic() - begin > 60 * options.minutes:
                 continue
             command = [sys.executable, __file__, str(options.record), "--one", name, str(batch)]
+            command += ["--processor"] if options.processor else []
+            command += ["--seconds", str(options.seconds), *(["--without", *options.without] if options.without else [])]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
             if done.returncode:
                 print(f"{key}: failed")

@@ -65,9 +65,10 @@ TABLE = {
     "lamina.infer": Row(lamina=("lamina.zoo", "lamina.weights", "lamina.data"), third=("torch", "numpy")),
     "lamina.infer.engines": Row(lamina=("lamina.zoo", "lamina.weights", "lamina.data"), third=("torch",)),
     "lamina.infer.engines.onnxruntime": Row(third=("torch", "onnxruntime")),  # these two are imported when they start
+    "lamina.infer.engines.sharing": Row(lamina=("lamina.zoo", "lamina.data"), third=("torch",), lazy=("onnx_ir",)),
     "lamina.infer.engines.openvino": Row(third=("torch", "openvino")),
     "lamina.infer.networks": Row(
-        lamina=("lamina.zoo", "lamina.weights", "lamina.data", "lamina.sources"), third=("torch",), lazy=("timm", "onnxruntime")
+        lamina=("lamina.zoo", "lamina.weights", "lamina.data", "lamina.sources"), third=("torch",), lazy=("onnxruntime",)
     ),
     "lamina.infer.export": Row(
         lamina=("lamina.zoo", "lamina.data"), third=("torch",), lazy=("onnx", "onnxscript", "onnxruntime")

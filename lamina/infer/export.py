@@ -153,7 +153,12 @@ def _sample(module: nn.Module, inputs: Sequence[Tensor | None], batch: int) -> l
 
 
 def convert(
-    module: nn.Module, inputs: Sequence[Tensor | None], *, dynamic_batch: bool = True, opset: int | None = None
+    module: nn.Module,
+    inputs: Sequence[Tensor | None],
+    *,
+    dynamic_batch: bool = True,
+    opset: int | None = None,
+    optimize: bool = True,
 ) -> torch.onnx.ONNXProgram:
     """What `export_onnx` writes, with the program of `torch.export` that it was made from (its `exported_program`)."""
     require("onnx", "onnxscript")
@@ -179,6 +184,7 @@ def convert(
                 custom_translation_table=translations(),
                 dynamo=True,
                 external_data=False,
+                optimize=optimize,
                 verbose=False,
             )
         except (torch.onnx.errors.OnnxExporterError, ValueError) as error:

@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from lamina.infer import packed, winograd
-from lamina.infer.graph import argument, layer_of, layers, only_user, shapes
+from lamina.infer.graph import argument, input_shapes, layer_of, layers, only_user, shapes
 
 RELUS = (F.relu, torch.relu, "relu", "relu_")
 SUMS = (operator.add, operator.iadd, torch.add, "add", "add_")
@@ -258,15 +258,7 @@ def exchange(module: nn.Module, example: Sequence[Tensor], memory: int | None) -
     if not packed.available():
         return module, 0
     made = copy.deepcopy(module, {id(t): t for t in (*module.parameters(), *module.buffers())})
-    met: dict[nn.Module, Shape] = {}
-    wanted = [layer for layer in made.modules() if packed.fits(layer)]
-    handles = [layer.register_forward_pre_hook(lambda m, a: met.setdefault(m, tuple(a[0].shape)) and None) for layer in wanted]
-    try:
-        with torch.inference_mode():
-            made(*example)
-    finally:
-        for handle in handles:
-            handle.remove()
+    met = input_shapes(made, example, [layer for layer in made.modules() if packed.fits(layer)])
     budget, count = _Budget(memory), 0
     for parent in list(made.modules()):
         for name, layer in list(parent.named_children()):

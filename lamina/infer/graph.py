@@ -122,6 +122,23 @@ class _Shapes(fx.Interpreter):
 
 
 @torch.inference_mode()
+def input_shapes(module: nn.Module, example: Sequence[Tensor], wanted: Sequence[nn.Module]) -> dict[nn.Module, tuple[int, ...]]:
+    """The shape of the first input that each of the wanted layers meets; those that are not called are missing."""
+    met: dict[nn.Module, tuple[int, ...]] = {}
+
+    def note(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
+        met.setdefault(layer, tuple(given[0].shape))
+
+    handles = [layer.register_forward_pre_hook(note) for layer in wanted]
+    try:
+        module(*example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return met
+
+
+@torch.inference_mode()
 def shapes(graph: fx.GraphModule, example: Sequence[Tensor]) -> dict[fx.Node, tuple[int, ...] | None]:
     """The shape of what each node gives, on one run of the example; None for what is not a tensor."""
     graph.graph.lint()

@@ -14,20 +14,22 @@ def take_turns(
     least: int = LEAST,
     most: int | None = None,
     leave: float | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """The seconds of each run, by name, in about `seconds` for each thing, and in `least` to `most` turns. Before each timed
     run goes one that is not: the threads of the one before may still be spinning, and the caches are full of its numbers.
 
-    With `leave`, who takes more than so many times the best one's median leaves after `least` turns.
+    With `leave`, who takes more than so many times the best one's median leaves after `least` turns. `clock`
+    is what counts as time.
     """
     times: dict[str, list[float]] = {name: [] for name in runs}
     racing, end = list(runs), time.perf_counter() + seconds * len(runs)
     while min(len(times[name]) for name in racing) < least or time.perf_counter() < end:
         for name in racing:
             runs[name]()
-            begin = time.perf_counter()
+            begin = clock()
             runs[name]()
-            times[name].append(time.perf_counter() - begin)
+            times[name].append(clock() - begin)
         medians = {name: statistics.median(times[name]) for name in racing}
         if len(times[racing[0]]) >= least and leave is not None:
             racing = [name for name in racing if medians[name] <= leave * min(medians.values())]

@@ -193,3 +193,28 @@ def test_inputs_of_another_shape():
 
 def test_public_name():
     assert lamina.Session is Session
+
+
+class Wide(nn.Module):
+    """(B, 3, 8, 8) to (B, 7), with most of its weights in linear layers, as VGG."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc1, self.fc2 = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(512, 1024), nn.Linear(1024, 7)
+
+    def forward(self, x):
+        return self.fc2(self.fc1(self.conv(x).relu().flatten(1)).relu())
+
+
+def test_large_weights_are_shared_at_a_batch_of_one():
+    pytest.importorskip("onnxruntime")
+    torch.manual_seed(0)
+    net, x = Wide().eval(), torch.randn(3, 3, 8, 8)
+    session = Session(net, example=(x[:1],), engine="onnxruntime", threads=1)
+    assert list(session._engine.weights) == ["fc1.weight"]
+    with torch.inference_mode():
+        for batch in (1, 2, 3):
+            assert auto.difference(session.run(x[:batch]), [net(x[:batch])]) < 1e-5
+        net.fc1.weight.zero_()  # the engine reads them where they lie
+        assert auto.difference(session.run(x), [net(x)]) < 1e-5
+    assert not Session(net, example=(x,), engine="onnxruntime", threads=1)._engine.weights  # more rows: packing pays

@@ -1,6 +1,6 @@
 """ONNX Runtime on the CPU."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnxruntime  # pyright: ignore[reportMissingImports]
@@ -12,10 +12,16 @@ from lamina.infer.engines.program import Program
 
 
 class OnnxRuntime:
-    def __init__(self, path: Path, threads: int | None, name: str):
+    def __init__(self, path: Path, threads: int | None, name: str, weights: Mapping[str, Tensor] | None = None):
+        """`weights` are those that the file names and does not hold."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or torch.get_num_threads()
         options.log_severity_level = 3  # its warnings speak of its own optimizer
+        self.weights = {key: onnxruntime.OrtValue.ortvalue_from_numpy(t.numpy()) for key, t in (weights or {}).items()}
+        for key, value in self.weights.items():
+            options.add_initializer(key, value)
+        if weights:
+            options.add_session_config_entry("session.disable_prepacking", "1")  # which copies them
         try:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its own errors share no class but this one
@@ -28,4 +34,6 @@ class OnnxRuntime:
 
 
 def start(program: Program) -> OnnxRuntime:
+    if program.shared is not None:
+        return OnnxRuntime(program.shared.path, program.threads, program.name, program.shared.weights)
     return OnnxRuntime(program.onnx, program.threads, program.name)

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lamina.errors import InputError, LaminaError
+from lamina.infer.engines.sharing import Shared, share, worth
 from lamina.infer.engines.threads import limited
 from lamina.infer.export import export_onnx
 from lamina.infer.rewrite import Rewritten, rewrite
@@ -62,13 +63,25 @@ class Program:
             return rewrite(self.network, self.example, memory=self.memory, pack=False)
 
     @cached_property
+    def portable(self) -> nn.Module:
+        """The network in torch's own layers, for export."""
+        return rewrite(self.network, self.example, fast=False).module if self.simplify else self.network
+
+    @cached_property
+    def shared(self) -> Shared | None:
+        """For ONNX Runtime: a file without the large weights, where copies of them would not pay."""
+        if self.path is not None or not worth(self.network, self.example):
+            return None
+        return share(self.portable, self.example)
+
+    @cached_property
     def onnx(self) -> Path:
         """The network as an ONNX file with a free batch size; one that is made here goes with the program."""
         if self.path is not None:
             return self.path
         folder = tempfile.mkdtemp(prefix="lamina-")
         weakref.finalize(self, shutil.rmtree, folder, True)
-        module = rewrite(self.network, self.example, fast=False).module if self.simplify else self.network
+        module = self.portable
         try:
             return export_onnx(module, self.example, Path(folder) / "network.onnx")
         except LaminaError:
