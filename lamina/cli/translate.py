@@ -1,5 +1,5 @@
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +9,7 @@ from lamina.cli.options import Device, Json, Weights
 from lamina.cli.output import print_json
 from lamina.errors import InputError
 
+NOTHING = 'give a sentence, as in lamina translate transformer_de_en "Ich habe keine Zeit.", or --file FILE'
 PAPER = 5  # the offset of the paper's length penalty
 
 
@@ -34,19 +35,25 @@ def translate(
     if sentences and file is not None:
         raise InputError("sentences and --file exclude each other: give one")
     if not sentences and file is None and sys.stdin.isatty():
-        raise InputError('give a sentence, as in lamina translate transformer_de_en "Ich habe keine Zeit.", or --file FILE')
+        raise InputError(NOTHING)
     net = translator(model, weights, device)
-    given = sentences or _lines(file)
     options = {} if alpha is None else {"length_penalty": alpha, "offset": PAPER}
-    rows, bad = [], 0
-    for number, row in enumerate(track(net.stream(given, beams, **options), "sentences"), 1):
+    found = (
+        net.translate(sentences, beams, **options)
+        if sentences
+        else track(net.stream(_lines(file), beams, **options), "sentences")
+    )
+    number, rows, bad = 0, [], 0
+    for number, row in enumerate(found, 1):
         if "error" in row:
             bad += 1
-            print(f"lamina: sentence {number}: {row['error']}", file=sys.stderr)
+            print(f"lamina: line {number} {row['error']}", file=sys.stderr)
         if json:
             rows.append(row)
         else:
             print(row.get("target", ""), flush=True)  # a line for each, whatever becomes of it
+    if not number:
+        raise InputError(NOTHING)
     if json:
         print_json(rows)
     if bad:
@@ -56,15 +63,8 @@ def translate(
 def _lines(file: Path | None) -> Iterator[str]:
     """The lines of a file, or of standard input, as they come."""
     try:
-        if file is None:
-            sys.stdin.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
-            yield from _bare(sys.stdin)
-        else:
-            with file.open(encoding="utf-8") as stream:
-                yield from _bare(stream)
+        with open(file or 0, encoding="utf-8", closefd=file is not None) as stream:
+            for line in stream:
+                yield line.rstrip("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file or 'standard input'} cannot be read as UTF-8 text ({error})") from error
-
-
-def _bare(stream: Iterable[str]) -> Iterator[str]:
-    return (line.rstrip("\n") for line in stream)

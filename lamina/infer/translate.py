@@ -68,19 +68,21 @@ class Translator:
     ) -> list[dict[str, Any]]:
         """[{"source", "target", "score"}], the score being the mean log-probability of a token, or the sum over what
         `generate.penalty` gives. One beam is greedy. Raises `InputError` for a sentence that cannot be translated."""
-        if not sentences:
-            return []
+        for number, sentence in enumerate(sentences, 1):
+            if not sentence.strip():
+                raise InputError(f"sentence {number} is empty: there is nothing to translate")
         found = list(track(self.stream(sentences, beams, length_penalty, offset), "sentences", len(sentences)))
         for number, row in enumerate(found, 1):
             if "error" in row:
-                raise InputError(f"sentence {number}: {row['error']}")
+                raise InputError(f"sentence {number} {row['error']}")
         return found
 
     def stream(
         self, sentences: Iterable[str], beams: int = 5, length_penalty: float = 1.0, offset: int = 0
     ) -> Iterator[dict[str, Any]]:
         """As `translate`, in order, while `sentences` are still being read; what cannot be translated has "error" in place of
-        "target" and "score". Of so many at a time as `WINDOW`, those of like length are decoded together."""
+        "target" and "score", and an empty sentence has an empty target. Of so many at a time as `WINDOW`, those of like length
+        are decoded together."""
         if beams < 1:
             raise InputError(f"--beams is 1 or more, not {beams}")
         waiting = iter(sentences)
@@ -96,16 +98,16 @@ class Translator:
             yield from rows
 
     def _encoded(self, rows: list[dict[str, Any]]) -> dict[int, list[int]]:
-        """The tokens of each row's source, by its number; a row that has none, or too many, gets its "error"."""
+        """The tokens of each row's source, by its number; a row of too many gets its "error", and one of none is done."""
         bound: int = self.module.config.max_length  # type: ignore
         full = [i for i, row in enumerate(rows) if row["source"].strip()]
         ids = dict(zip(full, self.codec.sources([rows[i]["source"] for i in full]), strict=True))
         for i, row in enumerate(rows):
             if i not in ids:
-                row["error"] = "it is empty: there is nothing to translate"
+                row |= {"target": "", "score": 0.0}
             elif len(ids[i]) > bound:
                 short = row["source"][:40]
-                row["error"] = f"it has {len(ids.pop(i))} tokens, and {self.name} takes {bound}: cut it ({short} ...)"
+                row["error"] = f"has {len(ids.pop(i))} tokens, and {self.name} takes {bound}: cut it ({short} ...)"
         return ids
 
     def _decoded(self, ids: Sequence[Sequence[int]], beams: int, length_penalty: float, offset: int) -> list[Hypothesis]:

@@ -68,8 +68,8 @@ def test_a_stream_keeps_the_order_and_names_the_bad_lines():
     sentences = ["Ich habe keine Zeit.", "", "Hallo!", "Tom " * 6000, "Ich bin müde."]
     rows = list(net.stream(iter(sentences), beams=1))
     assert [row["source"] for row in rows] == sentences
-    assert rows[1]["error"] == "it is empty: there is nothing to translate"
-    assert rows[3]["error"].startswith("it has ") and "cut it" in rows[3]["error"]
+    assert rows[1]["target"] == "" and "error" not in rows[1]
+    assert rows[3]["error"].startswith("has ") and "cut it" in rows[3]["error"]
     alone = [net.translate([sentences[i]], beams=1)[0] for i in (0, 2, 4)]
     assert [rows[i]["target"] for i in (0, 2, 4)] == [row["target"] for row in alone]
 
@@ -84,3 +84,21 @@ def test_a_stream_answers_before_it_has_read_everything():
 
     first = next(net.stream(lines(), beams=1))
     assert first["source"] == "Ich habe Hunger." and len(read) == WINDOW
+
+
+def test_lines_of_a_file(ok, run, tmp_path):
+    def refused(line, wanted):
+        code, _, err = run(line)
+        assert code == wanted
+        return err
+
+    file = tmp_path / "lines.txt"
+    file.write_text("Hallo!\nIch habe keine Zeit.\n", encoding="utf-8")
+    lines = ok(f"translate transformer_de_en --file {file} --beams 1").splitlines()
+    assert lines == [ok(f"translate transformer_de_en --beams 1 '{s}'").strip() for s in ("Hallo!", "Ich habe keine Zeit.")]
+    file.write_text(f"Hallo!\n\n{'Zug ' * 6000}\nHallo!\n", encoding="utf-8")
+    code, out, err = run(f"translate transformer_de_en --file {file} --beams 1")
+    assert code == 1 and "line 3 has" in err and out.splitlines() == [lines[0], "", "", lines[0]]
+    file.write_bytes(b"\xff\xfe\xfa")
+    assert "cannot be read as UTF-8" in refused(f"translate transformer_de_en --file {file}", 2)
+    assert "exclude each other" in refused(f"translate transformer_de_en Hallo! --file {file}", 2)

@@ -117,7 +117,7 @@ def test_a_translator_from_a_run(run, refused, tmp_path):
     assert all(isinstance(row["target"], str) and row["score"] <= 0 for row in rows)
     (tmp_path / "de.txt").write_text("Ich sehe das Haus.\n\nDu magst Brot.\n")
     code, out, err = run(f"translate transformer_de_en {weights} --file de.txt --beams 1")
-    assert code == 0 and out.count("\n") == 2
+    assert code == 0 and out.count("\n") == 3  # the empty line stays
     assert "give a sentence" in refused(f"translate transformer_de_en {weights}", 2)
     assert "sentence 1 is empty" in refused(f"translate transformer_de_en {weights} ' '", 2)
     assert "--beams is 1 or more, not 0" in refused(f"translate transformer_de_en {weights} --beams 0 Ja", 2)
