@@ -263,6 +263,7 @@ def exchange(module: nn.Module, example: Sequence[Tensor], memory: int | None) -
     for parent in list(made.modules()):
         for name, layer in list(parent.named_children()):
             if layer in met and _packs(layer, met[layer]) and budget.take(layer.weight.nbytes):  # type: ignore[union-attr]
-                setattr(parent, name, Chain(layer, [], met[layer]).direct(True))  # type: ignore[arg-type]
+                form: Any = Chain(layer, [], met[layer]).direct(True)  # type: ignore[arg-type]
+                setattr(parent, name, form.stand_for(layer))
                 count += 1
     return made, count

@@ -43,7 +43,26 @@ def fits(layer: nn.Module | None) -> bool:
     return type(layer) is nn.Linear and layer.weight.dtype == torch.float32 and layer.weight.device.type == "cpu"
 
 
-class Convolution(nn.Module):
+class Packed(nn.Module):
+    """A layer in packed form. One that stands in a network's own module for torch's `original` also has its attributes: some
+    forwards ask a layer for its weight's type."""
+
+    original: nn.Module | None = None
+
+    def stand_for(self, original: nn.Module) -> "Packed":
+        object.__setattr__(self, "original", original)  # no submodule: the network's weights stay as they are named
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if self.original is None:
+                raise
+            return getattr(self.original, name)
+
+
+class Convolution(Packed):
     """A convolution that `fits`, then the sum with `other` where it is given, then the `activation` (none or relu).
 
     (B, C, H, W), with other (B, M, H', W'), to (B, M, H', W'); of any batch and size, fastest near `shape`.
@@ -64,7 +83,7 @@ class Convolution(nn.Module):
         return run.binary(x, other, self.packed, self.bias, *self.options, "add", 1.0, then, [], "")
 
 
-class Linear(nn.Module):
+class Linear(Packed):
     """A linear layer, then the `activation`: none, relu or gelu. (..., C) to (..., M), fastest for as many rows as `shape`.
 
     A single row is bound by reading the weights, which torch's own layer does as fast: it is left to that.

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import lamina
-from lamina.infer import forms, winograd
+from lamina.infer import forms, packed, winograd
 from lamina.infer.rewrite import ResponseNorm, rewrite
 
 
@@ -150,3 +150,109 @@ def test_what_cannot_be_followed_stays_as_it_is():
     found = rewrite(net)
     assert found.module is net
     assert found.why.startswith("torch.fx cannot follow it")
+
+
+class Asking(nn.Module):
+    """A condition on values, which torch.fx cannot follow, and a forward that asks layers for their weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 8, 3), nn.Linear(6, 5)
+
+    def forward(self, x):
+        y = self.conv(x.to(self.conv.weight.dtype)).relu()
+        y = self.head(y) * self.head.weight.shape[0]
+        return y if y.sum() > -1e9 else -y
+
+
+class Branching(nn.Module):
+    """A condition on a size that holds for every batch, and where `batch` one that does not."""
+
+    def __init__(self, batch: bool):
+        super().__init__()
+        self.conv, self.batch = nn.Conv2d(3, 4, 3), batch
+
+    def forward(self, x):
+        if x.shape[0] == 1 if self.batch else x.shape[-1] == 8:
+            return self.conv(x).relu()
+        return self.conv(x)
+
+
+def test_layers_are_exchanged_where_there_is_no_graph():
+    if not packed.available():
+        pytest.skip("this torch has no packed layers")
+    net, x = Asking().eval(), torch.randn(2, 3, 8, 8)
+    found = rewrite(net, [x])
+    assert found.why and found.changes == {"packed layers": 2}
+    with torch.inference_mode():
+        for batch in (x, torch.cat([x, x, x])):
+            assert apart(found.module(batch), net(batch)) < 1e-5
+    assert type(net.conv) is nn.Conv2d and rewrite(net, [x], memory=0).changes == {"packed layers": 0}
+
+
+def test_conditions_on_sizes_are_followed():
+    x = torch.randn(1, 3, 8, 8)
+    net = Branching(batch=False).eval()
+    found = rewrite(net, [x])
+    assert not found.why
+    with torch.inference_mode():
+        assert apart(found.module(torch.cat([x, x])), net(torch.cat([x, x]))) < 1e-5
+    assert rewrite(Branching(batch=True).eval(), [x]).why  # one batch is not the other
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    channels=st.integers(1, 3).map(lambda n: 4 * n),
+    filters=st.integers(1, 5).map(lambda n: 4 * n),
+    kernel=st.sampled_from([1, 3, (1, 3), 5]),
+    stride=st.integers(1, 2),
+    groups=st.sampled_from([1, 2, 4]),
+    padding=st.integers(0, 2),
+    side=st.integers(5, 12),
+    batch=st.integers(1, 3),
+    shortcut=st.sampled_from(["none", "input", "conv"]),
+    relu=st.booleans(),
+    bias=st.booleans(),
+)
+def test_packed_convolutions(channels, filters, kernel, stride, groups, padding, side, batch, shortcut, relu, bias):
+    """A convolution with a sum and a ReLU after it, on this batch and on another."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            options = {"stride": stride, "padding": padding, "groups": groups, "bias": bias}
+            self.conv, self.other = (nn.Conv2d(channels, filters, kernel, **options) for _ in range(2))
+
+        def forward(self, x):
+            y = self.conv(x)
+            if shortcut == "input" and y.shape == x.shape:
+                y = y + x
+            elif shortcut == "conv":
+                y += self.other(x)
+            return F.relu(y) if relu else y
+
+    torch.manual_seed(0)
+    net, x = Net().eval(), torch.randn(batch, channels, side, side)
+    found = rewrite(net, [x])
+    with torch.inference_mode():
+        for given_ in (x, torch.cat([x, x])):
+            expected = net(given_)
+            assert (found.module(given_) - expected).abs().max() <= 1e-5 * max(1.0, expected.abs().max().item())
+
+
+def test_a_map_that_is_overwritten_is_not_summed_later():
+    """The convolution reads x before x is changed in place: moved to the sum, it would read the changed one."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.conv = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, padding=1)
+
+        def forward(self, x):
+            x = self.first(x)
+            y = self.conv(x)
+            return y + x.relu_()
+
+    net, x = Net().eval(), torch.randn(2, 4, 6, 6)
+    with torch.inference_mode():
+        assert apart(rewrite(net, [x]).module(x), net(x)) < 1e-5
