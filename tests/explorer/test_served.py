@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 pytest.importorskip("starlette", reason="needs the extra serve")
 
 from lamina.cli import explore, network
 from lamina.cost import compare
+from lamina.data.image import ImageSpec
 from lamina.infer import session
 from lamina.lecture import html
 from lamina.serve import app, run
-from lamina.serve.explorer import knobs
+from lamina.serve.explorer import knobs, live
 from lamina.serve.explorer.routes import Explorer
 from lamina.serve.guard import Limits
 from lamina.serve.models import Models
@@ -30,7 +32,8 @@ from tests.conftest import CHECKOUT
 AXE = CHECKOUT / "web" / "node_modules" / "axe-core" / "axe.min.js"
 DIGITS = Path(str(files("lamina.data").joinpath("digits")))
 LIMIT = 1_000_000  # bytes of a body
-CLAIM = f'<link rel="icon" href="data:,"><a href="{html.linked({"command": "lamina cost googlenet --by kind"}, "/explore/")["view"]}">see it</a>'
+VIEW = html.linked({"command": "lamina cost googlenet --by kind"}, "/explore/")["view"]
+CLAIM = f'<link rel="icon" href="data:,"><a href="{VIEW}">see it</a>'
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +160,7 @@ def test_an_image_and_what_a_vit_looks_at(ask: Any) -> None:
     status, found = ask("image", path.read_bytes(), model="vit_mnist", layer="patch_embed")
     assert status == 200 and found["predictions"] == expected["predictions"]
     assert found["maps"]["shape"] == [64, 7, 7] and found["layer"] == "patch_embed"
+    assert found["seen"]["shape"] == [1, 28, 28]
     _, looks = ask("attention", path.read_bytes(), model="vit_mnist")
     assert len(looks["blocks"]) == 6 and looks["blocks"][0]["shape"] == [4, 7, 7]
     assert looks["predictions"][0]["label"] == expected["predictions"][0]["label"]
@@ -317,3 +321,9 @@ def test_the_lecture_leads_to_the_view_that_shows_a_claim(visit: Any, home: str)
     found.until("lamina.net !== undefined")
     assert found.figure("macs") == network.find("googlenet").trace().macs
     assert "conv" in found.page.locator(".legend").inner_text()
+
+
+def test_an_image_is_shown_in_red_green_and_blue_whatever_the_networks_order() -> None:
+    pixels = torch.tensor([0.0, 1.0, 2.0])[:, None, None] * torch.arange(4.0).reshape(1, 2, 2)
+    spec = ImageSpec(size=2, channels="BGR")
+    assert live.seen(pixels, spec)["data"] == live.seen(pixels.flip(0), ImageSpec(size=2))["data"]

@@ -59,7 +59,7 @@ export function picture(values: Values, start: number, height: number, width: nu
   return canvas;
 }
 
-/** The image (C, H, W) as a network sees it, in its own channels' order. */
+/** The image (C, H, W) as a network sees it. */
 export function seen(packed: Packed): HTMLCanvasElement {
   const values = new Values(packed);
   const [channels, height, width] = values.shape;

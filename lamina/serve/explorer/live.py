@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lamina.data.image import from_pixels, prepare
+from lamina.data.image import ImageSpec, from_pixels, prepare
 from lamina.errors import InputError, LaminaError
 from lamina.infer import layers as timing
 from lamina.infer.generate import beam_search, pad
@@ -102,7 +102,11 @@ class Live:
             session = self.session(name)
             x = self._prepared(session, body)
             answer = (session.score_scale * session.scores(x[None]))[0].softmax(dim=0)
-            result: dict[str, Any] = {"predictions": session.ranked(answer, 5), "weights": session.weights, "seen": _seen(x)}
+            result: dict[str, Any] = {
+                "predictions": session.ranked(answer, 5),
+                "weights": session.weights,
+                "seen": seen(x, session.image),
+            }
             path = layer.partition(":")[0].partition("/")[0]
             if path and path in dict(session.module.named_modules()):
                 maps = _maps(features(session.module, x[None], [path])[path])
@@ -138,7 +142,7 @@ class Live:
         rows = [block[:, 0, -grid * grid :].unflatten(1, (grid, grid)) for block in blocks]
         answer = (session.score_scale * scores).softmax(dim=0)
         return {
-            "predictions": session.ranked(answer, 5), "weights": session.weights, "seen": _seen(x), "grid": grid,
+            "predictions": session.ranked(answer, 5), "weights": session.weights, "seen": seen(x, session.image), "grid": grid,
             "blocks": [packed(row) for row in rows],
         }  # fmt: skip
 
@@ -193,8 +197,10 @@ class _Named(io.BytesIO):
         return "the image"
 
 
-def _seen(x: Tensor) -> dict[str, Any]:
-    """The prepared image, each channel from its least to its greatest value."""
+def seen(x: Tensor, spec: ImageSpec) -> dict[str, Any]:
+    """The prepared image (C, H, W) in red, green and blue, each channel from its least to its greatest value."""
+    if spec.channels == "BGR":
+        x = x.flip(0)
     flat = x.flatten(1)
     low, high = flat.min(dim=1).values[:, None, None], flat.max(dim=1).values[:, None, None]
     return packed((x - low) / (high - low).clamp(min=1e-6))
