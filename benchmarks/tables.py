@@ -91,3 +91,22 @@ def eyeriss(rows: Sequence[dict[str, Any]]) -> str:
         [r["layer"], f"{r['active']} ({r['active_silicon']})", beside(r, "buffer", 1), beside(r, "dram", 2), beside(r, "ms", 1)]
         for r in rows
     ))  # fmt: skip
+
+
+def mapping(rows: Sequence[dict[str, Any]]) -> str:
+    """Mappings found beside other tools: energies by their count and by ours, and processor seconds."""
+
+    def power(value: float, digits: int) -> str:
+        mantissa, exponent = f"{value:.{digits}e}".split("e")
+        return f"{mantissa}·10{str(int(exponent)).translate(str.maketrans('0123456789', '⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+
+    def ratio(row: dict[str, Any]) -> str:
+        ends = row.get("range")
+        return f"{row['ratio']:.3f}" + (f" ({ends[0]:.3f} to {ends[1]:.3f})" if ends else "")
+
+    columns = ["peer, layers", "its energy", "ours, by its count", "ratio", "its time", "ours", "ratio"]
+    return markdown(columns, (
+        [r["peer"], power(r["energy"], r["digits"]), power(r["ours"], r["digits"]), ratio(r), f"{r['seconds']:.1f} s",
+         f"{r['own_seconds']:.2f} s", f"{r['faster']}"]
+        for r in rows
+    ))  # fmt: skip
