@@ -110,3 +110,10 @@ def mapping(rows: Sequence[dict[str, Any]]) -> str:
          f"{r['own_seconds']:.2f} s", f"{r['faster']}"]
         for r in rows
     ))  # fmt: skip
+
+
+def packed(rows: Sequence[dict[str, Any]]) -> str:
+    """Milliseconds of a layer as torch runs it, with channels last, and packed for oneDNN."""
+    keys = ("torch", "last", "packed")
+    shown = ([r["layer"], *(f"{r[k]:.{r['digits']}f}" if k in r else "" for k in keys)] for r in rows)
+    return markdown(["layer", "torch", "channels last", "packed"], shown)
