@@ -275,19 +275,28 @@ class Workload(Record, frozen=True):
             **{key: sum([getattr(layer, key) for layer in chosen]) for key in summed},
         )
 
-    def by(self, key: Literal["layer", "module", "kind"] | Callable[[Layer], str], depth: int = 1) -> dict[str, Totals]:
-        """Totals of each group, in the order of first use: by layer, by kind, or by the first `depth` parts of the
-        module path. A weight that several groups use is in each of them."""
-        keys: dict[str, Callable[[Layer], str]] = {
-            "layer": lambda layer: layer.name,
-            "kind": lambda layer: layer.kind,
-            "module": lambda layer: ".".join(layer.module.split(".")[:depth]) if layer.module else layer.name,
-        }
+    def groups(
+        self, key: Literal["layer", "module", "kind"] | Callable[[Layer], str], depth: int = 1
+    ) -> dict[str, list[Layer]]:
+        """The layers of each group, in the order of first use: by layer, by kind, or by the first `depth` parts of the
+        module path. What a module does itself beside its parts, where those are groups of their own, is "PATH (itself)"."""
+        parents = {layer.module[:end] for layer in self.layers for end in _dots(layer.module)}
+
+        def module(layer: Layer) -> str:
+            path = ".".join(layer.module.split(".")[:depth]) or layer.name
+            divided = layer.module in parents and layer.module.count(".") + 1 < depth
+            return f"{path} (itself)" if divided else path
+
+        keys: dict[str, Callable[[Layer], str]] = {"layer": lambda x: x.name, "kind": lambda x: x.kind, "module": module}
         function = keys[key] if isinstance(key, str) else key
         groups: dict[str, list[Layer]] = {}
         for layer in self.layers:
             groups.setdefault(function(layer), []).append(layer)
-        return {name: self.total(group) for name, group in groups.items()}
+        return groups
+
+    def by(self, key: Literal["layer", "module", "kind"] | Callable[[Layer], str], depth: int = 1) -> dict[str, Totals]:
+        """Totals of each of the `groups`. A weight that several groups use is in each of them."""
+        return {name: self.total(group) for name, group in self.groups(key, depth).items()}
 
     @property
     def macs(self) -> int:
@@ -370,6 +379,11 @@ class Workload(Record, frozen=True):
         lines = [f"<tr><td>{'</td><td>'.join(row)}</td></tr>" for row in rows]
         head = "<tr><th>module</th><th>parameters</th><th>MACs</th><th>activations</th></tr>"
         return f"<p>{escape(str(self)).replace(chr(10), '<br>')}</p><table>{head}{''.join(lines)}</table>"
+
+
+def _dots(path: str) -> list[int]:
+    """Where the parents of a module's path end."""
+    return [place for place, letter in enumerate(path) if letter == "."]
 
 
 def unique(items: Iterable[T]) -> tuple[T, ...]:

@@ -15,8 +15,11 @@ from lamina.workload import Workload
 def cost(
     model: options.Model,
     input: options.Inputs = None,
+    args: options.Args = None,
+    data: options.Sample = None,
     by: options.By = None,
-    depth: options.Depth = 1,
+    depth: options.Depth = None,
+    tree: options.Tree = False,
     dtype: options.Dtype = None,
     past: options.Past = 0,
     causal: options.Causal = "dense",
@@ -45,7 +48,7 @@ def cost(
     form = output.form(csv, json)
     _check_tables(view, explain, sweep, fit_under)
     within = limits.parse({"--max-macs": max_macs, "--max-params": max_params, "--max-memory": max_memory})
-    net = network.find(model, input or (), dtype, past, causal == "exact", device)
+    net = network.find(model, input or (), dtype, past, causal == "exact", device, args or (), data)
     step = Step(training, optimizer, master)
     if sweep:
         return _sweep(net, sweep, step, plot, form)
@@ -54,13 +57,13 @@ def cost(
     workload = net.trace()
     if strict and workload.coverage.unknown:
         raise LaminaError(_unknown(workload))
-    document = _document(net, workload, step, bool(html), depth)
+    document = _document(net, workload, step, bool(html), depth or 1)
     if view:
         _view(net, workload, view, form)
     elif explain:
         _explain(net, workload, explain, form)
     else:
-        _whole(net, workload, document, by, depth, form)
+        _whole(net, workload, document, by, depth, tree, form)
     _files(net, workload, document, plot, html)
     if within:
         _check(document, workload, within, strict is None)
@@ -88,13 +91,16 @@ def _document(net: Network, workload: Workload, step: Step, page: bool, depth: i
 # ---- one function per mode ------------------------------------------------------------------------------------------------
 
 
-def _whole(net: Network, workload: Workload, document: Document, by: str | None, depth: int, form: Form) -> None:
-    from lamina.report import rows, text
+def _whole(
+    net: Network, workload: Workload, document: Document, by: str | None, depth: int | None, tree: bool, form: Form
+) -> None:
+    from lamina.report import rows, table, text
 
+    layers = table.tree(workload, depth) if tree else table.cost(workload, by or "module", depth or 1)
     output.emit(
         form,
         document,
-        lambda out: text.cost(out, document, workload, net.shown, net.type, by or "module", depth),
+        lambda out: text.cost(out, document, workload, net.shown, net.type, layers),
         lambda: rows.cost(document, by),
     )
 

@@ -1,11 +1,14 @@
 """What `cost` and `compare` share: a network from its name, and its traces at the sizes asked for."""
 
+import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lamina import units
 from lamina.cost import causal, sweep
+from lamina.cost.quantised import TYPES, quantised
 from lamina.errors import InputError
 from lamina.workload import Device, Workload
 
@@ -37,6 +40,20 @@ def parse_inputs(texts: Sequence[str]) -> dict[str | None, Shape]:
     return shapes
 
 
+def parse_arguments(texts: Sequence[str]) -> dict[str, Any]:
+    """`width=8`, `name=small`: Python's own literals, and any other text as it is."""
+    arguments: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise InputError(f"--args {text}: write KEY=VALUE, as in width=8")
+        try:
+            arguments[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            arguments[name] = value
+    return arguments
+
+
 @dataclass(frozen=True)
 class Network:
     """A network to trace: its source, the shapes asked for (the network's own where there are none), the type of its
@@ -49,11 +66,12 @@ class Network:
     past: int = 0
     causal: bool = False
     device: Device = "cpu"
+    sample: Path | None = None
 
     @property
     def sizes(self) -> dict[str, Shape]:
         """All inputs' shapes."""
-        return self.source.shapes(self.inputs, self.past)
+        return self.source.sampled(self.sample)[1] if self.sample else self.source.shapes(self.inputs, self.past)
 
     @property
     def shape(self) -> Shape:
@@ -69,18 +87,27 @@ class Network:
     @property
     def type(self) -> str:
         """Of the weights, as the command line has it."""
+        if self.dtype in TYPES:
+            return f"{self.dtype} weights of products, the rest bf16"
         return self.dtype or ("the file's types" if self.source.path else "fp32")
 
     def trace(self, sizes: Mapping[str, Shape] | None = None, training: bool = False) -> Workload:
         """The workload, in evaluation mode or as in `training`, by default of the inputs asked for. Whatever the network
         says against its input is an `InputError` of one line."""
+        if training and self.dtype in TYPES:
+            raise InputError(f"--dtype {self.dtype} is for inference: training needs weights of numbers with a gradient")
         inputs: Mapping[str | None, Shape] = self.inputs if sizes is None else dict(sizes)  # type: ignore[arg-type]
-        dtype = DTYPES[self.dtype] if self.dtype else None
-        workload = self.source.workload(inputs, dtype, self.past, self.name, training, self.device)
+        dtype = DTYPES.get(self.dtype, "bfloat16") if self.dtype else None
+        sample = self.source.sampled(self.sample)[0] if self.sample else None
+        workload = self.source.workload(inputs, dtype, self.past, self.name, training, self.device, sample)
+        if self.dtype in TYPES:
+            workload = quantised(workload, TYPES[self.dtype])
         return causal.exact(workload) if self.causal else workload
 
     def resized(self, axis: sweep.Axis, size: int) -> dict[str, Shape]:
         """All inputs with another batch, another resolution of the images or another length of the sequences."""
+        if self.sample:
+            raise InputError("--data gives inputs of one size: give --input for a sweep")
         if not self.sizes:
             raise InputError(f"{self.name}: say the input's shape, as in --input 1x3x224x224")
         shapes, refusal = dict(self.sizes), None
@@ -114,18 +141,22 @@ def find(
     past: int = 0,
     causal: bool = False,
     device: Device = "cpu",
+    args: Sequence[str] = (),
+    sample: Path | None = None,
 ) -> Network:
-    """The network that MODEL names, with its default input where none is given."""
+    """The network that MODEL names, with its default input where none is given; `args` are KEY=VALUE for what makes it."""
     from lamina.sources import resolve
 
-    source, shapes = resolve(model), parse_inputs(inputs)
+    if sample and inputs:
+        raise InputError("--data and --input exclude each other: the sample says the shapes")
+    source, shapes = resolve(model, parse_arguments(args)), parse_inputs(inputs)
     names = list(source.arguments() if source.path or not source.inputs else source.inputs)
     for place in range(1, len(inputs)):
         if (shape := shapes.pop(str(place), None)) is not None:
             if place >= len(names):
                 raise InputError(f"{model}: {place + 1} inputs, and it takes {', '.join(names)}")
             shapes[names[place]] = shape
-    return Network(model, source, shapes, dtype, past, causal, device)
+    return Network(model, source, shapes, dtype, past, causal, device, sample)
 
 
 def with_heads(net: Network) -> Workload | None:

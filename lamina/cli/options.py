@@ -74,10 +74,23 @@ By = Annotated[
     Literal["layer", "module", "kind"] | None,
     typer.Option("--by", help="What a row is; by default a module, with --csv a layer."),
 ]
-Depth = Annotated[int, typer.Option("--depth", min=1, help="Parts of the module path, with --by module.")]
+Depth = Annotated[
+    int | None, typer.Option("--depth", min=1, help="Parts of the module path, with --by module (1) or --tree (all of them).")
+]
+Tree = Annotated[bool, typer.Option("--tree", help="The modules as a tree, with kernels and trainable parameters.")]
+Args = Annotated[
+    list[str] | None,
+    typer.Option("--args", metavar="KEY=VALUE", help="An argument of FILE.py:callable, or of a zoo network; repeat it."),
+]
+Sample = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="FILE.npz|.pt", help="Inputs by example: arrays by name, or what torch.save wrote."),
+]
 Dtype = Annotated[
-    Literal["fp32", "fp16", "bf16", "fp64"] | None,
-    typer.Option("--dtype", help="Of weights and activations; fp32 by default."),
+    Literal["fp32", "fp16", "bf16", "fp64", "fp8", "int8", "int4"] | None,
+    typer.Option(
+        "--dtype", help="Of weights and activations, fp32 by default; fp8, int8, int4: of products' weights, the rest bf16."
+    ),
 ]
 Past = Annotated[int, typer.Option("--past", min=0, metavar="N", help="Tokens already in the key/value cache.")]
 Causal = Annotated[

@@ -35,15 +35,53 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: Sequen
 
 def cost(workload: Workload, by: str, depth: int) -> Table:
     """Parameters, MACs, activations and traffic of each layer, module or kind; weights count where they are first used."""
-    groups = workload.by(by, depth)  # type: ignore[arg-type]
-    shapes = {}
+    groups = workload.groups(by, depth)  # type: ignore[arg-type]
+    shapes = {name: [units.shape(x.outputs[0].shape) for x in group if x.outputs] for name, group in groups.items()}
+    rows = [(name, (shapes[name] or [""])[-1], workload.total(group)) for name, group in groups.items()]
+    return _costs(by, rows, workload.total())
+
+
+def tree(workload: Workload, depth: int | None = None) -> Table:
+    """Every module below the one that holds it, down to `depth`: the filter of its convolution or the window of its pooling,
+    its parameters and how many of them are trainable, its share of the MACs."""
+    inside: dict[tuple[str, ...], list[Layer]] = {}
     for layer in workload.layers:
-        key = {"layer": layer.name, "kind": layer.kind}.get(by)
-        if key is None:
-            key = ".".join(layer.module.split(".")[:depth]) if layer.module else layer.name
-        if layer.outputs:
-            shapes[key] = units.shape(layer.outputs[0].shape)
-    return _costs(by, [(name, shapes.get(name, ""), group) for name, group in groups.items()], workload.total())
+        parts = tuple(layer.module.split(".")) if layer.module else (layer.name,)
+        for level in range(1, len(parts) + 1):
+            if depth is None or level <= depth:
+                inside.setdefault(parts[:level], []).append(layer)
+    types = {tuple(x.module.split(".")): x.module_type for x in workload.layers if x.module}
+    total, rows = workload.total(), []
+    for parts in _nested(list(inside)):
+        layers = inside[parts]
+        own, t = [x for x in layers if x.module == ".".join(parts)], workload.total(layers)
+        name = f"{'  ' * (len(parts) - 1)}{parts[-1]}"
+        output = units.shape(layers[-1].outputs[0].shape) if layers[-1].outputs else ""
+        kernel = _kernel(own[0]) if len(own) == len(layers) == 1 else ""
+        share = f"{100 * t.macs / total.macs:.1f} %" if t.macs else ""
+        trainable = f"{t.trainable:,}" if t.parameters else ""
+        rows.append([name, types.get(parts, ""), kernel, output, _count(t.parameters), trainable, _count(t.macs), share])
+    rows += [[""] * 8, ["total", "", "", "", _count(total.parameters), f"{total.trainable:,}", _count(total.macs), ""]]
+    columns = ("module", "type", "kernel", "output", "parameters", "trainable", "MACs", "of MACs")
+    return table(columns, rows, left=("type",))
+
+
+def _nested(paths: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Each path before those within it, which follow it at once; otherwise in the order given."""
+    below: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+    for path in paths:
+        below.setdefault(path[:-1], []).append(path)
+
+    def walk(path: tuple[str, ...]) -> list[tuple[str, ...]]:
+        return [x for child in below.get(path, ()) for x in (child, *walk(child))]
+
+    return walk(())
+
+
+def _kernel(layer: Layer) -> str:
+    if layer.loops and layer.loops[0].filter:
+        return units.shape(layer.loops[0].filter)
+    return units.shape(layer.attributes["kernel"]) if layer.kind == "pool" and "kernel" in layer.attributes else ""
 
 
 def stages(workload: Workload, names: Sequence[tuple[str, str]]) -> Table:

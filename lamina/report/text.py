@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
 from lamina import units
 from lamina.report import table
@@ -16,12 +17,12 @@ DIFF_LINES = 60  # of a layer diff on the terminal
 # ---- the cost of a network ----------------------------------------------------------------------------------------------
 
 
-def cost(out: Console, document: Document, workload: Workload, shown: str, type: str, by: str, depth: int) -> None:
-    """The table by layer, module or kind, and totals; `shown` is the input and `type` that of the weights, as text."""
+def cost(out: Console, document: Document, workload: Workload, shown: str, type: str, layers: Table) -> None:
+    """The table of `layers`, and totals; `shown` is the input and `type` that of the weights, as text."""
     total, memory = workload.total(), document["memory"]
     counts = f"{total.macs:,} MACs, {total.parameters:,} parameters"
     out.print(f"[bold]{document['model']}[/], input {shown}, {type}: {counts}")
-    out.print(table.cost(workload, by, depth))
+    out.print(layers)
     backward = f"; {total.backward_macs:,} MACs backward" if document["totals"]["backward_macs"] else ""
     out.print(f"{total.flops:,} FLOPs (2 per MAC), {total.intensity:.3g} per byte moved{backward}")
     peak, fused = (units.bytes_(memory[key]) for key in ("peak_activation_bytes", "fused_peak_activation_bytes"))

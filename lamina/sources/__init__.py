@@ -4,7 +4,9 @@ Networks are built on the meta device: no weight is allocated, read or downloade
 `FILE.py:callable` and `package.module:callable` run code that is not an installed library's, because they are asked to.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from lamina.errors import InputError
 from lamina.sources.ctranslate2 import CTranslate2
@@ -38,11 +40,11 @@ FORMS = ", ".join(origin.form for origin in ORIGINS)  # "a zoo name, timm:NAME, 
 CHECKPOINTS = (".pt", ".pth", ".th", ".bin", ".ckpt", ".safetensors", ".pt2", ".ptl", ".pkl", ".pickle", ".gguf", ".h5", ".npz")
 
 
-def resolve(model: str) -> Source:
-    """The network that `model` names. Raises `InputError`, one line."""
+def resolve(model: str, arguments: Mapping[str, Any] | None = None) -> Source:
+    """The network that `model` names, made with `arguments` where its origin takes some. Raises `InputError`, one line."""
     for origin in ORIGINS:
         if origin.claims(model):
-            return origin.read(model)
+            return origin.configured(model, arguments) if arguments else origin.read(model)
     path = Path(model)
     if path.suffix in CHECKPOINTS:
         raise InputError(f"{model}: a file of weights is not opened for its cost; give the network itself: {FORMS}")

@@ -38,6 +38,7 @@ class Onnx(Source):
         name: str | None = None,
         training: bool = False,
         device: Device = "cpu",
+        example: Any = None,
     ) -> Workload:
         self.check_past(past)
         if training:

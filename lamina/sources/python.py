@@ -5,8 +5,9 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -33,6 +34,11 @@ class Python(Source):
         place, _, attribute = model.rpartition(":")
         return cls(model, _call(model, place, attribute, without_weights))
 
+    @classmethod
+    def configured(cls, model: str, arguments: Mapping[str, Any]) -> "Python":
+        place, _, attribute = model.rpartition(":")
+        return cls(model, _call(model, place, attribute, without_weights, arguments))
+
     def loaded(self, weights: str | Path | None = None, device: str = "cpu") -> Loaded:
         import torch
 
@@ -43,28 +49,38 @@ class Python(Source):
         return Loaded(with_values(self.name, module, given).to(device), str(given or "its own"))
 
 
-def _call(model: str, place: str, attribute: str, build: "Callable[[Callable[[], Any]], Any]") -> "nn.Module":
-    """Import `place`, call its `attribute` without arguments by `build` and take the module that it gives; or take the module
-    that it is."""
+def _call(
+    model: str,
+    place: str,
+    attribute: str,
+    build: "Callable[[Callable[[], Any]], Any]",
+    arguments: Mapping[str, Any] | None = None,
+) -> "nn.Module":
+    """Import `place`, call its `attribute` with these arguments by `build` and take the module that it gives; or take the
+    module that it is."""
     from torch import nn
 
     home = _import_file(Path(place)) if place.endswith(".py") else _import_module(model, place)
     function = getattr(home, attribute, None)
+    arguments = arguments or {}
     if isinstance(function, nn.Module):
+        if arguments:
+            raise InputError(f"{model} is a network already: --args is for what makes one")
         return function.eval()
     if not callable(function):
         raise InputError(f"{model}: {place} has no callable {attribute!r}")
     try:
         needed = [p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty and p.kind < 2]
+        needed = [name for name in needed if name not in arguments]
     except (ValueError, TypeError):  # a function without a signature
         needed = []
     if needed:
         raise InputError(
-            f"{model}: {attribute} takes {', '.join(needed)}, and is called without arguments: "
-            "give a function that fills them in"
+            f"{model}: {attribute} takes {', '.join(needed)}: give each as in --args {needed[0]}=8, "
+            "or a function that fills them in"
         )
     try:
-        module = build(function)
+        module = build(partial(function, **arguments) if arguments else function)
     except Exception as error:
         raise InputError(f"{model}: {attribute}() raised {type(error).__name__}: {first_line(error)}") from error
     if not isinstance(module, nn.Module):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lamina import units
 from lamina.errors import InputError, LaminaError, first_line
+from lamina.sources import sample
 from lamina.workload import Device, Workload
 
 if TYPE_CHECKING:
@@ -73,6 +74,11 @@ class Source(ABC):
     def read(cls, model: str) -> "Source":
         """The network that the text names. Raises `InputError` (or `LaminaError`, say without a network), one line."""
 
+    @classmethod
+    def configured(cls, model: str, arguments: Mapping[str, Any]) -> "Source":
+        """`read` with arguments for what makes the network, where an origin has that."""
+        raise InputError(f"{model}: --args is for a zoo name, FILE.py:callable or package.module:callable")
+
     def loaded(self, weights: str | Path | None = None, device: str = "cpu") -> "Loaded":
         """The network with the values of `weights`: a file, a tag, a hub's name, by default its origin's own; `RANDOM` draws
         them. Raises `LaminaError`."""
@@ -104,7 +110,7 @@ class Source(ABC):
                 first = known[0] if known else "input"
                 alike = [n for n, i in self.inputs.items() if i.tokens and first in self.inputs and self.inputs[first].tokens]
                 shapes |= dict.fromkeys([first, *alike], shape)
-            elif name not in known:
+            elif name.partition(".")[0] not in known:
                 raise InputError(f"{self.name} has no input {name!r}: it takes {', '.join(known)}")
             else:
                 shapes[name] = shape
@@ -118,21 +124,25 @@ class Source(ABC):
         name: str | None = None,
         training: bool = False,
         device: Device = "cpu",
+        example: Any = None,
     ) -> Workload:
         """The `Workload` of one forward pass on inputs of these shapes (by default the network's own), with weights and
         activations of `dtype` (torch's name for it; float32), or of a generation step of a language model after `past`
-        tokens. With `training` in training mode; memory is that of eager execution on `device`. An ONNX file has its own
-        types and names, and infers only. Raises `InputError`, one line."""
+        tokens. With `training` in training mode; memory is that of eager execution on `device`. An `example` (tensors, in
+        lists and dictionaries) takes the place of shapes. An ONNX file has its own types and names, and infers only. Raises
+        `InputError`, one line."""
         import torch
 
         assert self.module is not None
         kind = getattr(torch, dtype or "float32")
-        shapes, dtypes = self.complete(inputs, past, kind)
+        shapes, dtypes = self.complete(inputs, past, kind) if example is None else (self._sizes(example), {})
         if any(p.dtype != kind for p in self.module.parameters() if p.is_floating_point()):
             self.module.to(kind)
-        tensors = {n: torch.empty(s, dtype=dtypes[n], device="meta") for n, s in shapes.items()}
+        tensors = {n: torch.empty(shapes[n], dtype=kind_, device="meta") for n, kind_ in dtypes.items()}
         try:
             self.module.train(training)
+            if example is not None:
+                return self._called(example, kind, name or self.name, device)
             return self.trace(tensors, past, name or self.name, device)
         except Exception as error:  # whatever the network's forward raises
             default = {n: i.shape for n, i in self.inputs.items()}
@@ -149,7 +159,8 @@ class Source(ABC):
         import torch
 
         shapes = self.shapes(inputs, past)
-        if missing := [n for n, needed in self.arguments().items() if needed and n not in shapes]:
+        given = {n.partition(".")[0] for n in shapes}
+        if missing := [n for n, needed in self.arguments().items() if needed and n not in given]:
             example = " ".join(f"--input {n}=1x3x224x224" for n in missing) if shapes or missing[1:] else "--input 1x3x224x224"
             raise InputError(f"{self.name}: say the shape of {' and of '.join(missing)}, as in {example}")
         return shapes, {name: self._dtype(name, kind or torch.float32) for name in shapes}
@@ -160,9 +171,30 @@ class Source(ABC):
 
         assert self.module is not None and not past
         known = {} if self.inputs else self.arguments()
-        unnamed = [t for n, t in tensors.items() if n not in known]
-        named: dict[str, Any] = {n: t for n, t in tensors.items() if n in known}
+        arguments = sample.nested(tensors) if known else tensors
+        unnamed = [x for n, x in arguments.items() if n not in known]
+        named: dict[str, Any] = {n: x for n, x in arguments.items() if n in known}
         return trace(self.module, *unnamed, name=name, device=device, **named)
+
+    def _called(self, inputs: Any, kind: "torch.dtype", name: str, device: Device) -> Workload:
+        """The trace of one call with real inputs."""
+        from lamina.tracing.tracer import trace
+
+        assert self.module is not None
+        args, kwargs = sample.call(self.module, inputs, kind)
+        options: dict[str, Any] = {"name": name, "device": device}
+        return trace(self.module, *args, **kwargs | options)
+
+    @staticmethod
+    def _sizes(inputs: Any) -> dict[str, Shape]:
+        return {name: tuple(x.shape) for name, x in sample.leaves(inputs)}
+
+    def sampled(self, path: Path) -> tuple[Any, dict[str, Shape]]:
+        """Real inputs from a file, and their shapes. Raises `InputError`, one line."""
+        if self.module is None:
+            raise InputError(f"{self.name}: --data is for networks of torch; say a graph's sizes by --input")
+        found = sample.read(path)
+        return found, self._sizes(found)
 
     def check_past(self, past: int) -> None:
         if past:
@@ -184,4 +216,5 @@ def first_argument(module: Any) -> str:
 def written(shapes: Mapping[str, Shape]) -> str:
     """ "1x3x224x224", or with several inputs "a 1x8, b 1x4"."""
     alike = set(shapes.values())
-    return units.shape(alike.pop()) if len(alike) == 1 else ", ".join(f"{n} {units.shape(s)}" for n, s in shapes.items())
+    sizes = {name: units.shape(shape) or "scalar" for name, shape in shapes.items()}
+    return units.shape(alike.pop()) if len(alike) == 1 else ", ".join(f"{name} {size}" for name, size in sizes.items())

@@ -1,10 +1,12 @@
 """A name of the zoo."""
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from lamina.errors import InputError, first_line
 from lamina.sources.source import RANDOM, Input, Loaded, Source
 from lamina.zoo import registry
 
@@ -19,8 +21,17 @@ class Zoo(Source):
 
     @classmethod
     def read(cls, model: str) -> "Zoo":
+        return cls.configured(model, {})
+
+    @classmethod
+    def configured(cls, model: str, arguments: Mapping[str, Any]) -> "Zoo":
         entry = registry.spec(model)
-        module = registry.assemble(model).eval()
+        try:
+            module = registry.assemble(model, **arguments).eval()
+        except (TypeError, ValueError) as error:
+            if not arguments:
+                raise
+            raise InputError(f"{model}: {first_line(error)}") from error
         names = list(inspect.signature(module.forward).parameters)
         if entry.family == "transformer":
             return cls(model, module, {n: Input((1, s), True) for n, s in zip(names, entry.input, strict=False)})

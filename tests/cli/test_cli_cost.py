@@ -8,7 +8,9 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 
+import numpy
 import pytest
+import torch
 
 from lamina.cost import conventions
 from tests.report.test_report import VOID
@@ -138,6 +140,115 @@ def test_several_and_named_inputs(ok, tmp_path):
     model = f"{tmp_path / 'two.py'}:Two"
     for line in ("--input 2x3 --input 3x5", "--input 2x3 --input b=3x5", "--input b=3x5 --input a=2x3"):
         assert json.loads(ok(f"cost {model} {line} --json"))["totals"]["macs"] == 30
+
+
+NETS = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, width, kind="plain"):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, width, 3), nn.MaxPool2d(2))
+        self.head = nn.Linear(width, 2).requires_grad_(False)
+
+    def forward(self, x):
+        return self.head(self.body(x).mean((2, 3)))
+
+class Words(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table, self.out = nn.Embedding(10, 4), nn.Linear(4, 3)
+
+    def forward(self, batch):
+        return self.out(batch["x"] + self.table(batch["ids"]))
+
+class First(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.out = nn.Linear(4, 3)
+
+    def forward(self, x, n):
+        return self.out(x[: n.item()])
+"""
+
+
+@pytest.fixture
+def nets(tmp_path):
+    (tmp_path / "nets.py").write_text(NETS)
+    return tmp_path / "nets.py"
+
+
+def test_arguments_for_what_makes_the_network(ok, run, nets):
+    document = json.loads(ok(f"cost {nets}:Net --args width=8 --args kind=odd --input 1x3x8x8 --json"))
+    assert document["totals"]["macs"] == 8 * 27 * 36 + 16
+    assert json.loads(ok("cost resnet18 --args num_classes=10 --json"))["totals"]["parameters"] == 11_689_512 - 990 * 513
+    for line, message in {
+        f"{nets}:Net": "Net takes width: give each as in --args width=8, or a function that fills them in",
+        f"{nets}:Net --args width": "--args width: write KEY=VALUE, as in width=8",
+        f"{nets}:Net --args width=8 --args depth=3": "unexpected keyword argument 'depth'",
+        "resnet18 --args colour=3": "resnet18 has no colour; what can be changed: ",
+        f"{nets}:torch.nn --args a=1": "has no callable",
+    }.items():
+        code, _, err = run(f"cost {line} --input 1x3x8x8")
+        assert code == 2 and message in err and err.count("\n") == 1
+
+
+def test_the_tree_has_kernels_and_what_is_trainable(ok, nets):
+    lines = ok(f"cost {nets}:Net --args width=8 --input 1x3x8x8 --tree").splitlines()
+    table = {line.split()[0]: line.split() for line in lines if line.strip()}
+    assert table["body"] == ["body", "1x8x3x3", "224", "224", "7,776", "99.8", "%"]
+    assert table["0"][1:] == ["Conv2d", "3x3", "1x8x6x6", "224", "224", "7,776", "99.8", "%"]
+    assert table["1"][1:] == ["MaxPool2d", "2x2", "1x8x3x3"]
+    assert table["head"][1:] == ["Linear", "1x2", "18", "0", "16", "0.2", "%"] and table["total"][1:3] == ["242", "224"]
+    assert next(line for line in lines if "Conv2d" in line).startswith("   0"), "indented below body"
+    assert "Conv2d" not in ok(f"cost {nets}:Net --args width=8 --input 1x3x8x8 --tree --depth 1")
+
+
+def test_a_module_is_not_mixed_with_its_parts(ok):
+    document = json.loads(ok("cost resnet18 --depth 2 --json"))
+    assert sum(group["macs"] for group in document["modules"].values()) == document["totals"]["macs"]
+    deep = json.loads(ok("cost resnet18 --depth 3 --json"))["modules"]
+    itself = [name for name in deep if name.endswith(" (itself)")]
+    assert "layer1.0 (itself)" in itself and "layer1.0" not in deep and all(deep[name]["macs"] == 0 for name in itself)
+
+
+def test_dictionaries_and_sample_inputs(ok, run, nets, tmp_path):
+    def macs(line):
+        return json.loads(ok(f"cost {nets}:{line} --json"))["totals"]["macs"]
+
+    assert macs("Words --input batch.x=2x4 --input batch.ids=2") == 24
+    torch.save({"x": torch.ones(2, 4), "ids": torch.tensor([1, 2])}, tmp_path / "words.pt")
+    assert macs(f"Words --data {tmp_path / 'words.pt'}") == 24
+    numpy.savez(tmp_path / "first.npz", x=numpy.ones((5, 4)), n=numpy.array(3))
+    assert macs(f"First --data {tmp_path / 'first.npz'}") == 3 * 12, "the value of n is read"
+    assert "x 5x4, n scalar" in ok(f"cost {nets}:First --data {tmp_path / 'first.npz'}")
+    torch.save([torch.ones(1, 3, 8, 8)], tmp_path / "list.pt")
+    assert macs(f"Net --args width=8 --data {tmp_path / 'list.pt'}") == 8 * 27 * 36 + 16
+    torch.save({"a": 1}, tmp_path / "none.pt")
+    (tmp_path / "bad.npz").write_bytes(b"no")
+    for line, message in {
+        f"--data {tmp_path / 'gone.pt'}": "no such file",
+        f"--data {tmp_path / 'none.pt'}": "holds no tensors",
+        f"--data {tmp_path / 'bad.npz'}": "--data",
+        f"--data {nets}": "sample inputs are FILE.npz or FILE.pt",
+        f"--data {tmp_path / 'first.npz'} --input 5x4": "--data and --input exclude each other",
+        f"--data {tmp_path / 'first.npz'} --sweep batch=1,2": "--data gives inputs of one size",
+    }.items():
+        code, _, err = run(f"cost {nets}:First {line}")
+        assert code == 2 and message in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [("int8", 8), ("fp8", 8), ("int4", 4)])
+def test_weights_of_fewer_bits(ok, run, nets, dtype, bits):
+    document = json.loads(ok(f"cost {nets}:Net --args width=8 --input 1x3x8x8 --dtype {dtype} --json"))
+    products, biases = 8 * 27 + 2 * 8, 8 + 2
+    assert document["memory"]["weight_bytes"] == products * bits // 8 + 2 * biases
+    assert document["layers"][0]["bytes_written"] == 2 * 8 * 36, "activations are bf16"
+    assert f"{dtype} weights of products, the rest bf16" in ok(
+        f"cost {nets}:Net --args width=8 --input 1x3x8x8 --dtype {dtype}"
+    )
+    assert run(f"cost {nets}:Net --args width=8 --input 1x3x8x8 --dtype {dtype} --training")[0] == 2
 
 
 def test_a_network_that_takes_no_input(ok, run, tmp_path):
