@@ -52,7 +52,8 @@ TABLE = {
     "lamina.sources": Row(
         lamina=("lamina.zoo", "lamina.tracing", "lamina.onnx"),
         third=("torch",),
-        lazy=("timm", "transformers", "onnx", "huggingface_hub", "lamina.weights", "lamina.data.registry"),
+        # numpy: sample inputs in .npz
+        lazy=("timm", "transformers", "onnx", "huggingface_hub", "numpy", "lamina.weights", "lamina.data.registry"),
     ),
     "lamina.zoo": Row(third=("torch",)),
     "lamina.weights": Row(

@@ -170,7 +170,7 @@ def test_a_function_of_a_module():
 def test_mistakes_in_a_file_are_named(nets, tmp_path):
     assert f"{nets}: say which function makes the network, as in {nets}:build" == refused(nets)
     assert refused(f"{nets}:text").endswith("has no callable 'text'")
-    assert "wants takes depth, and is called without arguments" in refused(f"{nets}:wants")
+    assert "wants takes depth: give each as in --args depth=8" in refused(f"{nets}:wants")
     assert "fails() raised OSError: no such table" in refused(f"{nets}:fails")
     assert "number() gave a int, not a torch.nn.Module" in refused(f"{nets}:number")
     assert refused(f"{tmp_path}/none.py:build") == f"{tmp_path}/none.py: no such file"
