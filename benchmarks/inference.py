@@ -73,7 +73,7 @@ def measure(name: str, batch: int, processor: bool, without: list[str], seconds:
     row |= {"ratio": round(medians["auto"] / medians[best], 3), "turns": len(ratios)}
     row["quartiles"] = [round(q, 3) for q in statistics.quantiles(ratios, n=4)[::2]]
     linear = sum(m.weight.nbytes for m in network.module.modules() if isinstance(m, torch.nn.Linear))  # type: ignore[union-attr]
-    read = machine.reading_seconds(linear)
+    read = machine.reading_seconds(linear, clock)
     row |= {"read_ms": round(1e3 * read, 2), "beyond_reading": round((medians["auto"] - read) / (medians[best] - read), 3)}
     row |= {"threads": torch.get_num_threads(), "clock": clock.__name__, "date": str(date.today())}
     return row

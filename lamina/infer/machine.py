@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import torch
 
+from lamina.infer.turns import take_turns
+
 SIDE = 2048  # of the matrices; large enough for the peak, and 50 MB in all
 COPY = 1 << 28  # bytes: several times the last cache of a server's processor
 
@@ -25,11 +27,11 @@ def measure(dtype: torch.dtype = torch.float32, seconds: float = 1.0) -> tuple[f
     return product, bandwidth, how
 
 
-def reading_seconds(count: int) -> float:
-    """The seconds that reading so many bytes once takes, from memory: a sum over them, the best of five. A fully connected
-    layer at a batch of 1 is not faster."""
+def reading_seconds(count: int, clock: Callable[[], float] = time.perf_counter) -> float:
+    """The seconds, by `clock`, that reading so many bytes once takes, from memory: a sum over them, the best of five. A fully
+    connected layer at a batch of 1 is not faster."""
     values = torch.ones(max(1, count // 4))
-    return min(repeat(values.sum, 0.0)[:5])
+    return min(take_turns({"read": values.sum}, 0.0, clock=clock)["read"])
 
 
 def network_seconds(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], seconds: float = 2.0) -> float:
