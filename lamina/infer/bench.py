@@ -58,10 +58,7 @@ def bench(
     macs = trace(network.module, *network.example).macs * batch if network.module is not None else None
     started, rows = _start(program, names, say)
     say(f"timing {', '.join(started)}")
-    if rate is None:
-        times = take_turns({name: partial(engine.run, inputs) for name, engine in started.items()}, seconds)
-    else:
-        times = _arrivals(started, inputs, seconds, rate)
+    times = _times(started, inputs, seconds, rate)
     for row in rows:
         if row["engine"] in times:
             row |= _figures(times[row["engine"]], batch, macs, box["peak_macs_per_s"])
@@ -127,6 +124,15 @@ def _start(
     if not started:
         raise LaminaError(f"{program.name}: no engine runs it: " + "; ".join(f"{r['engine']}: {r['refused']}" for r in rows))
     return started, rows
+
+
+def _times(
+    started: dict[str, engines.Engine], inputs: Sequence[Tensor], seconds: float, rate: float | None
+) -> dict[str, list[float]]:
+    """Seconds of each run, by engine: one after another, or as inputs arrive."""
+    if rate is not None:
+        return _arrivals(started, inputs, seconds, rate)
+    return take_turns({name: partial(engine.run, inputs) for name, engine in started.items()}, seconds)
 
 
 def _arrivals(
