@@ -202,7 +202,7 @@ async def overload(load: Load, process: subprocess.Popen[str], rate: float, seco
 async def disturbed(load: Load, seconds: float) -> dict[str, Any]:
     load.forget()
     tricks, _ = await asyncio.gather(nuisance(load.port, load.request, seconds), load.closed(4, seconds))
-    return {"nuisances": dict(tricks), "statuses": load.statuses(), "lost": load.lost}
+    return {"nuisances": dict(tricks), "statuses": load.statuses(), "lost": list(load.lost)}
 
 
 async def stopped(load: Load, process: subprocess.Popen[str]) -> dict[str, Any]:

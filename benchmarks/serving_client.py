@@ -29,15 +29,21 @@ class Load:
         lines += [f"{key}: {value}" for key, value in self.headers.items()]
         return ("\r\n".join(lines) + "\r\n\r\n").encode() + self.body
 
+    def kept(self, keep: bool) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """A connection that the server has not closed since its last answer (it closes those that are idle for 5 seconds)."""
+        while keep and self.idle:
+            reader, writer = self.idle.pop()
+            if not reader.at_eof():
+                return reader, writer
+            writer.close()
+        return None
+
     async def one(self, due: float | None = None, keep: bool = True) -> int:
         """One request, on an idle connection or a new one; 0 where no connection is taken."""
         begin = time.perf_counter() if due is None else due
         try:
             async with asyncio.timeout(PATIENCE):
-                if keep and self.idle:
-                    reader, writer = self.idle.pop()
-                else:
-                    reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                reader, writer = self.kept(keep) or await asyncio.open_connection("127.0.0.1", self.port)
                 status, closing = await exchange(reader, writer, self.request)
         except ConnectionRefusedError:
             return 0

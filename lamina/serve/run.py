@@ -1,5 +1,6 @@
 """The application on a socket: uvicorn, with what it lacks against silent clients, and a stop that loses no request."""
 
+import asyncio
 import ipaddress
 import socket
 import sys
@@ -14,6 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from lamina.errors import InputError, LaminaError, reason
 
 SILENCE = 10  # seconds that a connection may take for the head of a request
+GRACE = 1.0  # seconds that a connection taken before a stop may take for its first request
 CONNECTIONS = 512  # at once; more are answered 503
 
 
@@ -97,6 +99,16 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         self.should_exit |= self.due is not None and time.monotonic() >= self.due
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        end = time.monotonic() + GRACE
+        while (
+            any(isinstance(c, Protocol) and c.cycle is None for c in self.server_state.connections) and time.monotonic() < end
+        ):
+            await asyncio.sleep(0.01)  # a request may be on its way on a connection that was taken just before
+        await super().shutdown(sockets)
 
 
 def serve(server: Server, listening: socket.socket) -> None:

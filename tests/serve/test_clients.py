@@ -175,6 +175,16 @@ def test_before_the_end_it_serves_on_and_is_not_ready():
         assert (status, headers["connection"]) == (200, "close")
 
 
+def test_a_stop_answers_on_a_connection_that_was_taken_before(monkeypatch):
+    monkeypatch.setattr(running, "GRACE", SOON)
+    with serving(own(Twofold())) as server, server.connect() as connection:
+        until(lambda: server.server.server_state.connections)
+        server.server.stop()
+        until(lambda: not server.server.servers[0].is_serving())
+        connection.sendall(head(len(BODY)) + BODY)
+        assert received(connection).startswith(b"HTTP/1.1 200 ")
+
+
 def test_a_stop_finishes_what_is_accepted():
     """One request runs and one waits when the server is told to stop at once: both are answered."""
     net = Twofold()
