@@ -22,6 +22,7 @@ VIEWS = {
     "slice", "split", "split_with_sizes", "squeeze", "t", "transpose", "unbind", "unfold", "unsqueeze", "view_as_complex",
     "view_as_real", "_reshape_alias", "chunk", "movedim", "real", "imag", "_conj", "lift", "_neg_view", "resolve_conj",
     "resolve_neg", "unsafe_split", "unsafe_chunk", "unsafe_split_with_sizes", "set", "_shape_as_tensor",
+    "_record_function_enter", "_record_function_enter_new", "_record_function_exit",
     "_linalg_check_errors", "_assert_async", "_assert_scalar", "_assert_tensor_metadata",
 }  # fmt: skip
 COPIES = {
@@ -223,6 +224,36 @@ def _antialiased(c: Call) -> Cost:
     reach = 2 if "bicubic" in c.name else 1
     taps = [2 * math.ceil(reach * max(1, n / m)) + 1 for n, m in zip(c.given[0][-2:], c.outputs[0][-2:], strict=True)]
     return "elementwise", (), {"mul": sum(taps) * c.elements, "add": sum(taps) * c.elements}
+
+
+# ---- torchvision's
+
+
+@rule("nms")
+def _suppression(c: Call) -> Cost:
+    """Every pair of boxes: their overlap's corners and sides, its area over that of both."""
+    boxes = c.given[0][0]
+    pairs = boxes * (boxes - 1) // 2
+    areas = {"add": 2 * boxes, "mul": boxes}
+    return "elementwise", (), operators.sum_of(areas, {"compare": 7 * pairs, "add": 4 * pairs, "mul": pairs, "div": pairs})
+
+
+@rule("roi_align")
+def _roi_align(c: Call) -> Cost:
+    """Each value is the mean of ratio x ratio samples, of four points each; 2 x 2 where the regions' size decides."""
+    samples = (c.args[5] if c.args[5] > 0 else 2) ** 2
+    reads = operators.interpolation_ops(c.elements * samples, 4)
+    return "pool", (), operators.sum_of(reads, operators.pool_ops("mean", c.elements * samples, c.elements))
+
+
+@rule("deform_conv2d")
+def _deformable(c: Call) -> Cost:
+    """A convolution of samples at offsets, four points each, which a mask may weigh."""
+    steps, pads, dilations, groups = tuple(c.args[5:7]), tuple(c.args[7:9]), tuple(c.args[9:11]), c.args[11]
+    _, nest = operators.convolution(c.given[0], c.given[1], steps, pads, dilations, groups)
+    sampled = c.given[0][0] * c.given[0][1] * math.prod(c.given[1][2:]) * math.prod(c.outputs[0][2:])
+    ops = operators.sum_of(operators.interpolation_ops(sampled, 4), {"mul": sampled if c.args[13] else 0}, {"add": c.elements})
+    return "conv", (nest,), ops
 
 
 @rule("affine_grid_generator")

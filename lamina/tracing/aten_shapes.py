@@ -94,6 +94,8 @@ def _index(t: Emitter, x: Tensor, indices: list[Tensor | None]) -> Any:
 
 def _cat(t: Emitter, tensors: list[Tensor], dim: int = 0) -> Any:
     parts = [x for x in tensors if x.dim() != 1 or x.numel()]
+    if not parts:  # empty vectors only
+        return NotImplemented
     shape = list(parts[0].shape)
     shape[dim] = sum(x.shape[dim] for x in parts)
     return t.new(tuple(shape), parts[0].dtype), "copy", (), {}

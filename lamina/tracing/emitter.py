@@ -63,6 +63,7 @@ class Emitter:
     def __init__(self, module: Any, survey: Survey, ledger: Ledger, device: Device):
         self.ledger = ledger
         self.device: Device = device  # where eager execution is imagined, for what it keeps
+        self.real = False  # whether the forward runs on values: then none need be made up
         self._places = dict(survey.places)
         self._root = Frame(Place("", type(module).__name__, False, module), 0)
         self.thread = Thread(self._root)

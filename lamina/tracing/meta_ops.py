@@ -30,10 +30,14 @@ ORDER: tuple[Kind, ...] = (
     "conv", "linear", "matmul", "softmax", "norm", "pool", "activation", "embedding", "elementwise", "other", "copy", "view"
 )  # fmt: skip
 # Operators whose first two tensors are the factors; others have what they add to before them.
-FACTORS_FIRST = {"convolution", "_convolution", "mm", "bmm", "mv", "dot", "vdot", "_int_mm", "_grouped_mm"}
+FACTORS_FIRST = {"convolution", "deform_conv2d", "_convolution", "mm", "bmm", "mv", "dot", "vdot", "_int_mm", "_grouped_mm"}
 # Methods whose result is the value of a tensor, and functions whose result's shape is.
 READERS = {"item", "tolist", "numpy", "__bool__", "__int__", "__float__", "__index__", "__array__", "__contains__", "equal"}
 CHOOSERS = {"nonzero", "where", "__getitem__", "unique", "masked_select"}
+
+
+class NeedsValues(InputError):
+    """An operation whose result depends on values."""
 
 
 def run(t: Emitter, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -73,7 +77,7 @@ def _watched(mode: MetaOps, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     return result
 
 
-def _needs_values(mode: MetaOps, func: Any) -> InputError:
+def _needs_values(mode: MetaOps, func: Any) -> NeedsValues:
     """Why an operation cannot run on the meta device: it reads values, or nobody said what it does there."""
     name, line, where = getattr(func, "__name__", str(func)), blame.calling_line(), mode.t.where()
     at = f"; at {line}" if line else ""
@@ -84,8 +88,10 @@ def _needs_values(mode: MetaOps, func: Any) -> InputError:
         why = f"{name.strip('_')} needs the value of a tensor"
     else:
         why = f"{mode.last or func} has no meta (fake) kernel: describe it with lamina.register or torch.library.register_fake"
-        return InputError(f"{where}: {why}{at}")
-    return InputError(f"{where}: {why}, and a trace has shapes only (integer inputs on the CPU keep their values){at}")
+        return NeedsValues(f"{where}: {why}{at}")
+    return NeedsValues(
+        f"{where}: {why}, and a trace has shapes only (integer inputs on the CPU keep theirs, and with values=True all do){at}"
+    )
 
 
 # ---- the operators of one operation ----------------------------------------------------------------------------------

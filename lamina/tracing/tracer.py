@@ -10,6 +10,7 @@ they are given of this trace is seen.
 `survey` says what the module has, `ledger` knows the tensors and how long they live, `emitter` collects the layers.
 """
 
+import copy
 import gc
 import sys
 import threading
@@ -28,11 +29,12 @@ from torch.overrides import TorchFunctionMode
 
 from lamina.errors import InputError, LaminaError
 from lamina.operators import ShapeError
-from lamina.tracing import blame, custom, gradient, meta_ops, outside, private, rules, values
+from lamina.tracing import blame, custom, gradient, meta_ops, outside, private, rules, shadows, values
 from lamina.tracing.emitter import Emitter
 from lamina.tracing.ledger import Ledger
 from lamina.tracing.restore import restored
 from lamina.tracing.survey import survey
+from lamina.tracing.values import same_seed
 from lamina.workload import Device, Workload
 
 Loss = Callable[[Any], Any]
@@ -44,6 +46,7 @@ def trace(
     name: str | None = None,
     device: Device = "cpu",
     loss: Loss | None = None,
+    values: bool = False,
     **kwargs: Any,
 ) -> Workload:
     """The `Workload` of one call `module(*inputs, **kwargs)`, in the module's own mode (train or eval).
@@ -55,6 +58,9 @@ def trace(
     The backward pass starts at everything that the forward returns; `loss` picks from that, as in
     `loss=lambda output: output.logits`, and what only leads elsewhere is not part of it. An input needs a gradient if its
     `requires_grad` says so.
+
+    With `values` the forward runs, on the CPU, with the values of its inputs and of a copy of the module: what shapes cannot
+    decide (`.item()`, `nonzero`, boolean masks, the boxes that a detector is left with) is counted as it happens.
 
     `device` ("cpu" or "cuda") is where eager execution is imagined: what torch keeps for the backward pass depends on it,
     as its kernels do (attention with dropout is fused on a GPU only). A forward with an argument of one of these names has to
@@ -68,6 +74,9 @@ def trace(
         raise InputError(f"device {device!r}: memory is known for {' and '.join(get_args(Device))}")
     module = private.original(module)
     name = name or type(module).__name__
+    if values:
+        with _no_collection(), same_seed():
+            return Tracer(_real(module), device, real=True).run(inputs, kwargs, name, loss)
     with _no_collection(), _turn(module):
         try:
             return Tracer(module, device).run(inputs, kwargs, name, loss)
@@ -104,14 +113,15 @@ _current = Current()
 class Tracer(TorchFunctionMode):
     """One trace: the call of the module, and what is done with each function of torch that it calls."""
 
-    def __init__(self, module: Any, device: Device, watch: bool = True):
-        """`watch`: whether what scripted functions do is seen."""
+    def __init__(self, module: Any, device: Device, watch: bool = True, real: bool = False):
+        """`watch`: whether what scripted functions do is seen; `real`: whether the forward runs on values."""
         super().__init__()
         self.module = module
         self.survey = survey(module)
         called = self.called = [module]  # and its arguments
         self.ledger = Ledger(self.survey, lambda: outside.tensors(*called))
         self.emitter = Emitter(module, self.survey, self.ledger, device)
+        self.real = self.emitter.real = real
         self.escapes = Escapes(self) if watch else None
         self.lock = threading.RLock()  # threads of the forward's own take turns, an operation each
         self.closed = False
@@ -140,10 +150,10 @@ class Tracer(TorchFunctionMode):
         finally:
             self.closed = True
             self.ledger.close()
-        results = values.tensors(result)
+        results = [shadows.shadow(x) for x in values.tensors(result)]
         self.ledger.note_results(results)
         records = self.ledger.records(results)
-        chosen = results if loss is None else _chosen(loss, result)
+        chosen = results if loss is None else [shadows.shadow(x) for x in _chosen(loss, result)]
         if chosen:  # else the forward leaves its results elsewhere
             gradient.follow(self.emitter.operations, records, *self.ledger.places(chosen))
         return Workload(
@@ -164,6 +174,11 @@ class Tracer(TorchFunctionMode):
     def _enter(self, value: torch.Tensor) -> torch.Tensor:
         """What the forward gets for an input."""
         requires_grad = value.requires_grad
+        if self.real:
+            value = value.detach().clone()
+            shadows.cast(value, torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=values.META))
+            self.ledger.enter(shadows.shadow(value), requires_grad)
+            return value
         if not value.is_meta and not values.keeps_values(value):
             value = self.ledger.meta(value)
         elif isinstance(value, nn.Parameter):
@@ -235,16 +250,7 @@ class Tracer(TorchFunctionMode):
         hidden = self.escapes if self.escapes and private.hide(self.escapes) else None
         self.lock.acquire()
         try:
-            if func in custom.RULES:
-                return custom.apply(self.emitter, func, args, kwargs)
-            rule = rules.RULES.get(func)
-            if rule is not None:
-                result = rule(self.emitter, *args, **kwargs)
-                if result is not NotImplemented:
-                    return result
-            elif func in rules.TRANSPARENT:
-                return func(*args, **kwargs)
-            return self._without_rule(func, args, kwargs)
+            return self._with_values(func, args, kwargs) if self.real else self._recorded(func, args, kwargs)
         except ShapeError as error:
             raise InputError(f"{self.emitter.where()}: {error}") from error
         finally:
@@ -252,10 +258,37 @@ class Tracer(TorchFunctionMode):
             if hidden:
                 private.show(hidden)
 
+    def _recorded(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if func in custom.RULES:
+            return custom.apply(self.emitter, func, args, kwargs)
+        rule = rules.RULES.get(func)
+        if rule is not None:
+            result = rule(self.emitter, *args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        elif func in rules.TRANSPARENT:
+            return func(*args, **kwargs)
+        return self._without_rule(func, args, kwargs)
+
+    def _with_values(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The same on real tensors: questions are answered by them, Python is opened, all else runs and is recorded."""
+        if func in rules.TRANSPARENT or getattr(func, "__name__", "") in meta_ops.READERS:
+            return func(*args, **kwargs)
+        named = func in rules.RULES or func in custom.RULES
+        if not named and (isinstance(func, MethodWrapperType) or func is private.set_grad_enabled or self._opens(func)):
+            return self._without_rule(func, args, kwargs)
+        return shadows.run(self.emitter, func, args, kwargs, self._recorded)
+
+    def _opens(self, func: Any) -> bool:
+        return func not in self.emitter.thread.opened and _opened(func) is not None
+
     def pass_on(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What is the same tensor again: scripted functions detach what they were given, and set gradients up themselves."""
         result = func(*args, **kwargs)
-        self.ledger.alias(result, args[0])
+        if self.real:
+            shadows.cast(result, shadows.shadow(args[0]))
+        else:
+            self.ledger.alias(result, args[0])
         return result
 
     def _without_rule(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -279,6 +312,16 @@ class Tracer(TorchFunctionMode):
                 running.pop()
         with torch.no_grad():
             return meta_ops.run(self.emitter, func, args, kwargs)
+
+
+def _real(module: Any) -> Any:
+    """A copy of a module to run: what its forward does to its buffers goes with it."""
+    if not isinstance(module, nn.Module):
+        return module
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if tensor.device.type != "cpu":
+            raise InputError(f"values=True runs the module, and its {name} is on the {tensor.device.type} device, not the CPU")
+    return copy.deepcopy(module)
 
 
 def _chosen(loss: Loss, result: Any) -> list[torch.Tensor]:

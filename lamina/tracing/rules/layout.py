@@ -286,7 +286,7 @@ def _routing(t: Emitter, shape: tuple[int, ...], k: int, of: int) -> tuple[Tenso
     """Which k of `of` values a row chooses: unknown in a trace. Choices take turns, so that code which reads them (a
     mixture of experts that gathers each expert's tokens) does the right total work, spread evenly."""
     attributes = {"k": k, "of": of}
-    if math.prod(shape) > SMALL:
+    if t.real or math.prod(shape) > SMALL:
         return t.new(shape, torch.int64), attributes
     rows = math.prod(shape) // max(k, 1)
     indices = (torch.arange(rows).mul_(k).unsqueeze_(1) + torch.arange(k)).remainder_(of).reshape(shape)
