@@ -24,6 +24,7 @@ def cost(
     past: options.Past = 0,
     causal: options.Causal = "dense",
     device: options.Eager = "cpu",
+    run: options.Run = False,
     strict: options.Strict = None,
     training: options.Training = False,
     optimizer: options.Optimizer = "adamw",
@@ -48,7 +49,7 @@ def cost(
     form = output.form(csv, json)
     _check_tables(view, explain, sweep, fit_under)
     within = limits.parse({"--max-macs": max_macs, "--max-params": max_params, "--max-memory": max_memory})
-    net = network.find(model, input or (), dtype, past, causal == "exact", device, args or (), data)
+    net = network.find(model, input or (), dtype, past, causal == "exact", device, args or (), data, run)
     step = Step(training, optimizer, master)
     if sweep:
         return _sweep(net, sweep, step, plot, form)

@@ -143,13 +143,16 @@ def find(
     device: Device = "cpu",
     args: Sequence[str] = (),
     sample: Path | None = None,
+    run: bool = False,
 ) -> Network:
-    """The network that MODEL names, with its default input where none is given; `args` are KEY=VALUE for what makes it."""
+    """The network that MODEL names, with its default input where none is given; `args` are KEY=VALUE for what makes it. With
+    `run` traces run on values."""
     from lamina.sources import resolve
 
     if sample and inputs:
         raise InputError("--data and --input exclude each other: the sample says the shapes")
     source, shapes = resolve(model, parse_arguments(args)), parse_inputs(inputs)
+    source = source.running() if run else source
     names = list(source.arguments() if source.path or not source.inputs else source.inputs)
     for place in range(1, len(inputs)):
         if (shape := shapes.pop(str(place), None)) is not None:

@@ -101,6 +101,10 @@ Eager = Annotated[
     Literal["cpu", "cuda"],
     typer.Option("--device", help="Whose eager execution memory is that of: attention with dropout is fused on cuda only."),
 ]
+Run = Annotated[
+    bool,
+    typer.Option("--run", help="Run the forward on random values: counts what values decide (detectors, boolean masks)."),
+]
 Strict = Annotated[
     bool | None,
     typer.Option("--strict/--no-strict", help="Fail if an operator has no rule; the default with --max-macs and its like."),

@@ -88,6 +88,9 @@ class HuggingFace(Source):
         if past and not module.can_generate():
             raise InputError(f"{self.name}: {type(module).__name__} generates no text: it has no past to continue")
 
+    def running(self) -> Source:
+        raise InputError(f"{self.name}: a configuration has no weights to run with: give --run a FILE.py:callable")
+
     def trace(self, tensors: Mapping[str, "torch.Tensor"], past: int, name: str, device: Device) -> Workload:
         """Without a mask, if the network does not make one by values of its own; then attention knows that it is causal.
         Else as one of `CALLS` after it; of errors the first one says most."""

@@ -27,6 +27,11 @@ class Onnx(Source):
         sizes = {n: s for n, s in found.items() if s and all(isinstance(size, int) for size in s)}
         return cls(model, inputs={n: Input(tuple(map(int, s))) for n, s in sizes.items()}, path=path)
 
+    def running(self) -> Source:
+        raise InputError(
+            f"{self.name}: --run is for networks of torch; what a graph computes from values is read from the file"
+        )
+
     def arguments(self) -> dict[str, bool]:
         return dict.fromkeys(_graph(self.name).describe_inputs(self.path), True)
 

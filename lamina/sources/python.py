@@ -6,7 +6,7 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Python(Source):
+    made_with: Mapping[str, Any] = field(default_factory=dict)  # the arguments of what makes it
+
     form: ClassVar[str] = "FILE.py:callable or package.module:callable"
 
     @classmethod
@@ -37,14 +39,14 @@ class Python(Source):
     @classmethod
     def configured(cls, model: str, arguments: Mapping[str, Any]) -> "Python":
         place, _, attribute = model.rpartition(":")
-        return cls(model, _call(model, place, attribute, without_weights, arguments))
+        return cls(model, _call(model, place, attribute, without_weights, arguments), made_with=arguments)
 
     def loaded(self, weights: str | Path | None = None, device: str = "cpu") -> Loaded:
         import torch
 
         torch.manual_seed(0)
         place, _, attribute = self.name.rpartition(":")
-        module = _call(self.name, place, attribute, lambda function: function())
+        module = _call(self.name, place, attribute, lambda function: function(), self.made_with)
         given = None if weights == RANDOM else weights
         return Loaded(with_values(self.name, module, given).to(device), str(given or "its own"))
 

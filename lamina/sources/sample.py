@@ -36,6 +36,23 @@ def read(path: Path) -> Any:
     return found
 
 
+def shadow(shape: tuple[int, ...], kind: "torch.dtype") -> "torch.Tensor":
+    """A shape without values."""
+    import torch
+
+    return torch.empty(shape, dtype=kind, device="meta")
+
+
+def drawn(shape: tuple[int, ...], kind: "torch.dtype") -> "torch.Tensor":
+    """Numbers from 0 to 1, as an image's are; tokens 0 and 1, which every vocabulary has. The same at each call."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    if kind.is_floating_point:
+        return torch.rand(shape, generator=generator).to(kind)
+    return torch.randint(2, shape, generator=generator, dtype=kind)
+
+
 def call(module: "nn.Module", value: Any, kind: "torch.dtype") -> Call:
     """How the module's forward takes it, numbers as `kind`: a dictionary by its arguments' names if it has them all, else as
     one argument; a list or tuple in order."""

@@ -3,7 +3,7 @@
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -61,6 +61,7 @@ class Source(ABC):
     module: "nn.Module | None" = None
     inputs: Mapping[str, Input] = field(default_factory=dict)
     path: Path | None = None
+    values: bool = False  # whether it has weights of random values, and a trace runs on values
 
     form: ClassVar[str]  # how its networks are written, for messages
 
@@ -83,6 +84,11 @@ class Source(ABC):
         """The network with the values of `weights`: a file, a tag, a hub's name, by default its origin's own; `RANDOM` draws
         them. Raises `LaminaError`."""
         raise InputError(f"{self.name} has no weights to load")
+
+    def running(self) -> "Source":
+        """The same with random weights on the CPU, and traces that run on random inputs: what shapes cannot decide is
+        counted as it happens."""
+        return replace(self, module=self.loaded(RANDOM).module, values=True)
 
     @property
     def input(self) -> Shape | None:
@@ -138,7 +144,8 @@ class Source(ABC):
         shapes, dtypes = self.complete(inputs, past, kind) if example is None else (self._sizes(example), {})
         if any(p.dtype != kind for p in self.module.parameters() if p.is_floating_point()):
             self.module.to(kind)
-        tensors = {n: torch.empty(shapes[n], dtype=kind_, device="meta") for n, kind_ in dtypes.items()}
+        make = sample.drawn if self.values else sample.shadow
+        tensors = {n: make(shapes[n], kind_) for n, kind_ in dtypes.items()}
         try:
             self.module.train(training)
             if example is not None:
@@ -174,7 +181,7 @@ class Source(ABC):
         arguments = sample.nested(tensors) if known else tensors
         unnamed = [x for n, x in arguments.items() if n not in known]
         named: dict[str, Any] = {n: x for n, x in arguments.items() if n in known}
-        return trace(self.module, *unnamed, name=name, device=device, **named)
+        return trace(self.module, *unnamed, name=name, device=device, values=self.values, **named)
 
     def _called(self, inputs: Any, kind: "torch.dtype", name: str, device: Device) -> Workload:
         """The trace of one call with real inputs."""
@@ -182,7 +189,7 @@ class Source(ABC):
 
         assert self.module is not None
         args, kwargs = sample.call(self.module, inputs, kind)
-        options: dict[str, Any] = {"name": name, "device": device}
+        options: dict[str, Any] = {"name": name, "device": device, "values": self.values}
         return trace(self.module, *args, **kwargs | options)
 
     @staticmethod

@@ -90,7 +90,8 @@ def _needs_values(mode: MetaOps, func: Any) -> NeedsValues:
         why = f"{mode.last or func} has no meta (fake) kernel: describe it with lamina.register or torch.library.register_fake"
         return NeedsValues(f"{where}: {why}{at}")
     return NeedsValues(
-        f"{where}: {why}, and a trace has shapes only (integer inputs on the CPU keep theirs, and with values=True all do){at}"
+        f"{where}: {why}, and a trace has shapes only; integer inputs on the CPU keep theirs, "
+        f"and with values=True (--run) all do{at}"
     )
 
 

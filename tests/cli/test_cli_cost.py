@@ -380,3 +380,19 @@ def test_counting_imports_no_matplotlib():
         "try: cli.main()\nexcept SystemExit: pass\nprint({'matplotlib'} & set(sys.modules), file=sys.stderr)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr.strip() == "set()"
+
+
+def test_a_forward_that_values_decide_is_run(ok, run, tmp_path, monkeypatch):
+    """Of four rows of random numbers between 0 and 1 all are positive: 4 x 8 x 2 MACs. Shapes alone cannot know."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "masked.py").write_text(
+        "import torch\n\n\nclass Net(torch.nn.Module):\n"
+        "    def __init__(self, width=2):\n        super().__init__()\n        self.fc = torch.nn.Linear(8, width)\n\n"
+        "    def forward(self, x):\n        return self.fc(x[x.sum(1) > 0])\n"
+    )
+    code, _, error = run("cost masked.py:Net --input 4x8")
+    assert code == 2 and "--run" in error and "masked.py" in error and error.count("\n") == 1
+    assert json.loads(ok("cost masked.py:Net --input 4x8 --run --json"))["totals"]["macs"] == 4 * 8 * 2
+    assert json.loads(ok("cost masked.py:Net --input 4x8 --run --args width=3 --json"))["totals"]["macs"] == 4 * 8 * 3
+    whole = [json.loads(ok(f"cost lenet5_dense {how} --json")) for how in ("", "--run")]
+    assert whole[0] == whole[1]
