@@ -71,5 +71,5 @@ def test_what_has_no_values_cannot_run():
 
 
 def test_without_values_the_error_says_how():
-    with pytest.raises(InputError, match=r"needs the value of a tensor.*with values=True all do"):
+    with pytest.raises(InputError, match=r"needs the value of a tensor.*with values=True \(--run\) all do"):
         trace(DECIDED["mask"][0], X)
