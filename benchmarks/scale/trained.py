@@ -104,8 +104,8 @@ def sentences() -> list[dict[str, Any]]:
     return rows
 
 
-def large(arguments: dict[str, Any], sender: Any) -> None:
-    """Grow a pre-norm Transformer of 100M parameters, and send what it took."""
+def large(arguments: dict[str, Any]) -> dict[str, Any]:
+    """What it takes to grow a pre-norm Transformer of 100M parameters, in a process of its own."""
     torch.set_num_threads(1)
     config = transformer.Config(12, 6, d_model=640, d_ff=2560, n_heads=10, norm="pre", vocabulary=32000)
     net = transformer.Net(config)
@@ -119,7 +119,7 @@ def large(arguments: dict[str, Any], sender: Any) -> None:
     more = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start)
     new = sum(p.numel() for p in module.parameters())
     found = {"by": next(iter(arguments)), "parameters": own, "grown": new, "seconds": wall, "cpu_seconds": cpu}
-    sender.send(found | {"memory": (more + 4 * own) / (4 * own)})
+    return found | {"memory": (more + 4 * own) / (4 * own)}
 
 
 def main() -> None:
@@ -128,11 +128,9 @@ def main() -> None:
     print(tables.trained_growth(rows), flush=True)
     grown = []
     for change in ({"heads": 2}, {"feed_forward": 2}, {"depth": 2}):
-        receiver, sender = multiprocessing.get_context("spawn").Pipe(duplex=False)
-        process = multiprocessing.get_context("spawn").Process(target=large, args=(change, sender))
-        process.start()
-        grown.append({key: round(v, 3) if isinstance(v, float) else v for key, v in receiver.recv().items()})
-        process.join()
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            found = pool.apply(large, (change,))
+        grown.append({key: round(v, 3) if isinstance(v, float) else v for key, v in found.items()})
     print(tables.large_growth(grown))
     if "--record" in sys.argv[1:]:
         record.write("trained_growth", record.provenance(), rows=rows, large=grown)

@@ -219,7 +219,7 @@ def test_strict(ok, refused, tmp_path):
         ("cost vgg16 --input 1x3x16x16", 2, "too small"),
         ("cost resnet50 --input 0x3x2x2", 2, "not a valid shape"),
         ("cost resnet50 --depth 0", 2, "--depth"),
-        ("cost resnet50 --dtype int4", 2, "--dtype"),
+        ("cost resnet50 --dtype int5", 2, "--dtype"),
         ("cost weights.safetensors", 2, "a file of weights is not opened"),
         ("cost none.py:f", 2, "no such file"),
         ("cost no.such.module:f", 2, "No module named"),

@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy
 import onnx
 import pytest
 import torch
@@ -61,7 +62,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     shutil.copy(CHECKOUT / "lamina/data/digits/7_00.png", "digit.png")
     Image.new("RGB", (320, 240), (90, 120, 60)).save("cat.jpg")
     model = next(text for _, text in blocks("docs/start.md", "python") if "# my_model.py" in text)
-    Path("my_model.py").write_text(model)
+    net = "\n\nclass Net(nn.Linear):\n    def __init__(self, width):\n        super().__init__(4, width)\n"
+    for file in ("my_model.py", "net.py"):
+        Path(file).write_text(model + net)
+    for file in ("inputs.npz", "x.npz"):
+        numpy.savez(file, input=numpy.zeros((1, 4), numpy.float32))
     shape, float32 = (1, 3, 224, 224), onnx.TensorProto.FLOAT
     weight = helper.make_tensor("w", float32, (8, 3, 3, 3), [0.0] * 216)
     ends = [helper.make_tensor_value_info(name, float32, dims) for name, dims in (("images", shape), ("y", (1, 8, 222, 222)))]

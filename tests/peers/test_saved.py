@@ -3,11 +3,12 @@ beside what torch saves of a real forward pass."""
 
 import pytest
 import torch
-import torchvision
-import transformers
 
 import lamina
 from tests.saved import saved_bytes
+
+torchvision = pytest.importorskip("torchvision", reason="needs torchvision: make peers", exc_type=ImportError)
+transformers = pytest.importorskip("transformers", reason="needs transformers: make peers", exc_type=ImportError)
 
 IDS = torch.arange(2 * 48).view(2, 48) % 100
 IMAGE = torch.zeros(2, 3, 32, 32)

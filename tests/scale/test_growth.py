@@ -1,5 +1,6 @@
 """`grow`, `shrink` and `verify` as a whole: trained networks, wrong calls, time and memory."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -112,8 +113,8 @@ def test_a_translators_cache_still_fits() -> None:
 @pytest.mark.parametrize("axis", ["heads", "feed_forward", "depth"])
 def test_a_hundred_million_parameters_take_seconds_and_three_times_their_memory(axis: str) -> None:
     """In a process of its own: processor time, and the largest resident memory with both networks, of the old one's weights."""
-    code = f"import trained; trained.large({{'{axis}': 2}})"
+    code = f"import json, trained; print(json.dumps(trained.large({{'{axis}': 2}})))"
     folder = Path(__file__).parents[2] / "benchmarks" / "scale"
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
-    _, _, before, _, _, cpu, ratio, _ = done.stdout.split("|")
-    assert float(before.strip(" M")) >= 100 and float(cpu) < 5 and float(ratio) <= 3
+    found = json.loads(done.stdout)
+    assert found["parameters"] >= 100e6 and found["cpu_seconds"] < 5 and found["memory"] <= 3
