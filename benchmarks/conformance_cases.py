@@ -356,7 +356,6 @@ SOURCES = {
 }
 # Rows that some other counter has right and Lamina has not: why. Where Lamina comes to be right, it is to go from here.
 BEHIND: dict[str, str] = {
-    VALUES: "a trace sees shapes, and says in one line that it would need values",
     MAPPED: "torch.vmap is refused in one line",
 }
 # Rows that most of the others cannot enter: shown apart, and not counted.
