@@ -6,8 +6,6 @@ as unknown. All operators of one operation are one layer.
 
 from __future__ import annotations
 
-import gc
-import sys
 import weakref
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -58,10 +56,9 @@ def run(t: Emitter, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 
 def _watched(mode: MetaOps, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    imported = len(sys.modules)
     try:
         with mode:
-            result = func(*args, **kwargs)
+            return func(*args, **kwargs)
     except (RuntimeError, NotImplementedError) as error:
         text, given = str(error), tensors((args, kwargs))
         mixed = any(x.is_meta for x in given) and any(x.dim() and not x.is_meta for x in given)
@@ -72,9 +69,6 @@ def _watched(mode: MetaOps, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
         if not isinstance(error, InputError) and ("meta" in text.lower() or "fake impl" in text):
             raise _needs_values(mode, func) from error
         raise
-    if len(sys.modules) != imported:  # a first call, whose imports leave cycles that keep tensors alive
-        gc.collect()
-    return result
 
 
 def _needs_values(mode: MetaOps, func: Any) -> NeedsValues:

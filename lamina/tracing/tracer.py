@@ -248,9 +248,13 @@ class Tracer(TorchFunctionMode):
         if self.escapes is None and private.is_within_kernel(sys._getframe(1)):  # a part of what escapes
             return func(*args, **kwargs)
         hidden = self.escapes if self.escapes and private.hide(self.escapes) else None
+        imported = len(sys.modules)
         self.lock.acquire()
         try:
-            return self._with_values(func, args, kwargs) if self.real else self._recorded(func, args, kwargs)
+            result = self._with_values(func, args, kwargs) if self.real else self._recorded(func, args, kwargs)
+            if len(sys.modules) != imported:  # a first call, whose imports leave cycles that keep tensors alive
+                gc.collect()
+            return result
         except ShapeError as error:
             raise InputError(f"{self.emitter.where()}: {error}") from error
         finally:

@@ -1,6 +1,8 @@
 """Memory and the backward pass, held to real training steps."""
 
 import itertools
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -243,3 +245,14 @@ def test_intensity_counts_two_flops_a_mac():
     assert memory.inference_bytes(work) == 400 + 80
     empty = lamina.trace(nn.Identity(), torch.empty(1, 10))
     assert empty.total().intensity == 0 and memory.fused_peak_bytes(empty) == 0
+
+
+def test_the_first_trace_of_a_process_is_like_the_next():
+    """What torch imports at a first call leaves cycles, which would keep the caller's tensors alive."""
+    code = (
+        "import lamina\nfrom lamina.zoo import registry\n"
+        "net = registry.build('transformer_base', device='meta').eval()\n"
+        "works = [lamina.trace(net, *registry.example('transformer_base')) for _ in range(2)]\n"
+        "assert works[0].lifetimes == works[1].lifetimes"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
