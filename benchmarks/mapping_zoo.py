@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="*", default=None)
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
-    origin, clock, cpu = record.provenance(note="CPU seconds of one core"), time.perf_counter(), time.process_time()
+    origin, clock, cpu = record.provenance(), time.perf_counter(), time.process_time()
     found = rows(options.networks or list(registry.counts()))
     clock, cpu = time.perf_counter() - clock, time.process_time() - cpu
     slowest = max(found, key=lambda one: one["cpu_seconds"])
