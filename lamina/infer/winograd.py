@@ -1,7 +1,7 @@
 """3x3 convolutions of stride 1 by Winograd's minimal filtering F(4x4, 3x3): a quarter of the multiplications.
 
-A. Lavin and S. Gray, "Fast algorithms for convolutional neural networks", arXiv 1509.09308, section 4.3. The transforms of
-inputs and outputs are a small C++ file (`winograd.cpp`), compiled once for this machine into the user's cache; without a
+A. Lavin and S. Gray, "Fast algorithms for convolutional neural networks", arXiv 1509.09308, section 4.3. The transforms and
+the products between them are a small C++ file (`winograd.cpp`), compiled once for this machine into the user's cache; without a
 compiler `available()` is false and networks keep their direct convolutions. Memory: the transformed filters are four times
 the filters.
 """
@@ -19,13 +19,14 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lamina.errors import LaminaError
 from lamina.files import cache_dir
 
 # 24 times G of section 4.3, for filters; the other two matrices are in winograd.cpp.
 G24 = ((6, 0, 0), (-4, -4, -4), (-4, 4, -4), (1, 2, 4), (1, -2, 4), (0, 0, 24))
-WORKING_SET = 1 << 22  # bytes of transformed tiles at a time: what stays in the caches is 2 to 3 times as fast
+WORKING_SET = 1 << 20  # bytes of transformed tiles at a time and thread: what stays in the caches is faster
 OPTIONS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC", "-std=c++17")
 
 
@@ -51,9 +52,11 @@ def library() -> ctypes.CDLL | None:
             if compiler is None:
                 return None
             _compile(compiler, source, path)
-        return ctypes.CDLL(str(path))
+        kernels = ctypes.CDLL(str(path))
     except (OSError, subprocess.SubprocessError):
         return None
+    kernels.scratch_floats.argtypes, kernels.scratch_floats.restype = (ctypes.c_long, ctypes.c_long), ctypes.c_long
+    return kernels
 
 
 def _compile(compiler: str, source: bytes, path: Path) -> None:
@@ -86,6 +89,13 @@ def filters(weight: Tensor) -> Tensor:
     return moved.flatten(0, 1).to(weight.dtype).contiguous()
 
 
+def panels(filters: Tensor) -> Tensor:
+    """Filters (36, C, M) as the products read them, with zeros for those that the last panel lacks: (36, panels, C, width)."""
+    width = _kernels().panel_width()
+    filled = F.pad(filters, (0, -filters.shape[2] % width))
+    return filled.unflatten(2, (-1, width)).transpose(1, 2).contiguous()
+
+
 class Winograd(nn.Module):
     """A convolution that `fits`, by Winograd's algorithm; then the sum with `other` where that is given, and if asked `relu` or
     a 2x2 maximum `pool` of stride 2.
@@ -101,7 +111,7 @@ class Winograd(nn.Module):
         super().__init__()
         if not fits(conv):
             raise ValueError(f"{conv} is not a 3x3 convolution of stride 1 and one group")
-        self.register_buffer("filters", filters(conv.weight))
+        self.register_buffer("filters", panels(filters(conv.weight)))
         bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach()
         self.register_buffer("bias", bias)
         padding = (0, 0) if conv.padding == "valid" else conv.padding
@@ -115,29 +125,24 @@ class Winograd(nn.Module):
 def convolve(
     x: Tensor, filters: Tensor, bias: Tensor, other: Tensor | None, pad_y: int, pad_x: int, relu: bool, pool: bool
 ) -> Tensor:
-    """x (N, C, H, W), filters (36, C, M) of `filters`, bias (M,), other (N, M, H', W') or None, to
+    """x (N, C, H, W), filters (36, panels, C, width) of `panels`, bias (M,), other (N, M, H', W') or None, to
     (N, M, H', W'), channels last."""
-    kernels = library()
-    if kernels is None:
-        raise LaminaError("Winograd's transforms need a C++ compiler: install g++ or clang++, or set CXX")
+    kernels = _kernels()
     x = x.contiguous(memory_format=torch.channels_last)
-    (N, C, H, W), M = x.shape, filters.shape[2]
+    (N, C, H, W), M = x.shape, len(bias)
     y = _result(x, filters, bias, other, pad_y, pad_x, relu, pool)
     term = None if other is None else other.contiguous(memory_format=torch.channels_last)
     rows, columns = -(-(H + 2 * pad_y - 2) // 4), -(-(W + 2 * pad_x - 2) // 4)
-    tiles, threads = N * rows * columns, torch.get_num_threads()
-    parts = -(-tiles * 36 * 4 * (C + M) // WORKING_SET)
-    for part in range(parts):
-        first = tiles * part // parts
-        count = tiles * (part + 1) // parts - first
-        if not count:
-            continue
-        given = torch.empty(36, count, C)
-        numbers = (H, W, C, pad_y, pad_x, rows, columns, first, count, threads)
-        kernels.input_tiles(_at(x), _at(given), *map(ctypes.c_long, numbers))
-        made = torch.bmm(given, filters)
-        numbers = (y.shape[2], y.shape[3], M, rows, columns, first, count, relu, pool, threads)
-        kernels.output_tiles(_at(made), _at(bias), _at(term), _at(y), *map(ctypes.c_long, numbers))
+    breadth = filters.shape[1] * filters.shape[3]
+    threads = torch.get_num_threads()
+    # As many tiles at a time as the caches hold; more where the filters, which every block reads, are larger than that.
+    most = max(WORKING_SET * threads, filters.nbytes // 2) // (36 * 4 * (C + breadth))
+    parts = -(-N * rows * columns // max(1, most))
+    block = -(-N * rows * columns // parts)
+    given, made = (torch.empty(kernels.scratch_floats(block, channels)) for channels in (C, breadth))
+    tensors = (x, filters, bias, term, y, given, made)
+    numbers = (N, H, W, C, y.shape[2], y.shape[3], M, pad_y, pad_x, rows, columns, block, relu, pool, threads)
+    kernels.convolve(*map(_at, tensors), *map(ctypes.c_long, numbers))
     return y
 
 
@@ -145,11 +150,18 @@ def convolve(
 def _result(
     x: Tensor, filters: Tensor, bias: Tensor, other: Tensor | None, pad_y: int, pad_x: int, relu: bool, pool: bool
 ) -> Tensor:
-    (N, _, H, W), M = x.shape, filters.shape[2]
+    (N, _, H, W), M = x.shape, len(bias)
     height, width = H + 2 * pad_y - 2, W + 2 * pad_x - 2
     if pool:
         height, width = height // 2, width // 2
     return torch.empty((N, M, height, width), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+
+
+def _kernels() -> ctypes.CDLL:
+    kernels = library()
+    if kernels is None:
+        raise LaminaError("Winograd's transforms need a C++ compiler: install g++ or clang++, or set CXX")
+    return kernels
 
 
 def _at(tensor: Tensor | None) -> ctypes.c_void_p:

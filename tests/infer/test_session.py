@@ -128,7 +128,7 @@ def test_winograds_layers_are_remembered(net, monkeypatch):
     again = Session(net, example=(X,), engine="auto")
     for session in (first, again):
         found = [m for m in session._engine.module.modules() if isinstance(m, winograd.Winograd)]
-        assert [m.filters.shape[1] for m in found] == [8]
+        assert [m.filters.shape[2] for m in found] == [8]
     assert auto.difference(again.run(X), first.run(X)) < 1e-6
 
 
