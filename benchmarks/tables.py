@@ -42,9 +42,9 @@ def trained_growth(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def large_growth(rows: Sequence[dict[str, Any]]) -> str:
-    columns = ["grown by", "parameters before", "after", "seconds", "CPU seconds", "memory, of the old weights"]
+    columns = ["network", "grown by", "parameters before", "after", "seconds", "CPU seconds", "memory, of the old weights"]
     return markdown(columns, (
-        [f"{r['by']} x2", f"{r['parameters'] / 1e6:.0f}M", f"{r['grown'] / 1e6:.0f}M", f"{r['seconds']:.1f}",
+        [r["network"], f"{r['by']} x2", f"{r['parameters'] / 1e6:.0f}M", f"{r['grown'] / 1e6:.0f}M", f"{r['seconds']:.1f}",
          f"{r['cpu_seconds']:.1f}", f"{r['memory']:.2f}"]
         for r in rows
     ))  # fmt: skip

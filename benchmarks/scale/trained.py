@@ -1,17 +1,13 @@
-"""The shipped networks grown, on their whole test sets; and how long growing takes.
+"""The shipped networks grown, on their whole test sets.
 
     LAMINA_DATA=DIR python benchmarks/scale/trained.py [--record]
 
 ViT (MNIST), Transformer (Tatoeba, German to English, every token of the reference given the ones before it) and ResNet-20
-(CIFAR-10): how many predictions stay the same, and the accuracy before and after. The last table grows a Transformer of 119
-million parameters in a process of its own, and gives the largest resident memory beyond what that network takes.
-`--record` writes benchmarks/records/trained_growth.json.
+(CIFAR-10): how many predictions stay the same, and the accuracy before and after. `--record` writes
+benchmarks/records/trained_growth.json.
 """
 
-import multiprocessing
-import resource
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +21,6 @@ from lamina.infer.generate import pad
 from lamina.infer.translate import translator
 from lamina.scale.growth import grow
 from lamina.weights import finding, loading
-from lamina.zoo import transformer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import record
@@ -104,36 +99,12 @@ def sentences() -> list[dict[str, Any]]:
     return rows
 
 
-def large(arguments: dict[str, Any]) -> dict[str, Any]:
-    """What it takes to grow a pre-norm Transformer of 100M parameters, in a process of its own."""
-    torch.set_num_threads(1)
-    config = transformer.Config(12, 6, d_model=640, d_ff=2560, n_heads=10, norm="pre", vocabulary=32000)
-    net = transformer.Net(config)
-    net.init_weights()
-    own = sum(p.numel() for p in net.parameters())
-    grow(transformer.Net(transformer.Config(1, 1, 16, 16, 2, 10, norm="pre")), **arguments)  # imports
-    start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    begin, cpu = time.perf_counter(), time.process_time()
-    module = grow(net, **arguments).module
-    wall, cpu = time.perf_counter() - begin, time.process_time() - cpu
-    more = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start)
-    new = sum(p.numel() for p in module.parameters())
-    found = {"by": next(iter(arguments)), "parameters": own, "grown": new, "seconds": wall, "cpu_seconds": cpu}
-    return found | {"memory": (more + 4 * own) / (4 * own)}
-
-
 def main() -> None:
     torch.set_num_threads(1)
     rows = images("vit_mnist", mnist, VIT) + sentences() + images("resnet20_cifar", cifar10, RESNET)
     print(tables.trained_growth(rows), flush=True)
-    grown = []
-    for change in ({"heads": 2}, {"feed_forward": 2}, {"depth": 2}):
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            found = pool.apply(large, (change,))
-        grown.append({key: round(v, 3) if isinstance(v, float) else v for key, v in found.items()})
-    print(tables.large_growth(grown))
     if "--record" in sys.argv[1:]:
-        record.write("trained_growth", record.provenance(), rows=rows, large=grown)
+        record.write("trained_growth", record.provenance(), rows=rows)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,8 @@ def coarsen(family: Family, factor: int, operator: str = "coarsen") -> tuple[Fam
         count = len(stack.blocks) - first
         if count % factor:
             after = f" after {stack.blocks[first - 1].path}, which changes the shape," if first else ""
-            raise InputError(f"{stack.path} has {count} blocks{after} and they are not divisible by {factor}: grow it first")
+            number = f"{count} block{'s' if count != 1 else ''}"
+            raise InputError(f"{stack.path} has {number}{after} and not a multiple of {factor}: grow it first")
         kept = [Place(((i, 1.0),)) for i in range(first)]
         for start in range(first, len(stack.blocks), factor):
             group = range(start, start + (factor if operator == "mean" else 1))

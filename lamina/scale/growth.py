@@ -17,7 +17,7 @@ from lamina.scale import optimizer as optimizers
 from lamina.scale import resolution as resolutions
 from lamina.scale import tokens as grids
 from lamina.scale import width
-from lamina.scale.families import describe
+from lamina.scale.families import check_bare, describe
 from lamina.scale.plan import STRENGTH, Class, Plan, Step
 from lamina.scale.structure import Family
 from lamina.scale.verify import Batch, Verification, verify
@@ -196,6 +196,8 @@ def _check_factors(factors: Mapping[str, Any], patch: int | None) -> None:
 
 def _rescaled(model: nn.Module, factor: int, chosen: Mapping[str, str], finer: bool) -> Grown:
     """The network for other images: a ViT by its patches, convolutions by their kernels."""
+    check_bare(model)
+    _check_tied(model)
     config: Any = getattr(model, "config", None)
     if hasattr(config, "patch"):
         patch = config.patch * 2 if finer else config.patch // 2
@@ -273,28 +275,41 @@ def _chain(lifts: Sequence[Callable[[Tensor], Tensor]]) -> Callable[[Tensor], Te
 
 @torch.no_grad()
 def materialise(family: Family, plan: Plan, old: nn.Module) -> nn.Module:
-    """The network of the family's configuration with the plan's weights, on the old one's device and in its type."""
+    """The network of the family's configuration with the plan's weights, on the old one's device and in its type. One that is
+    built without memory of its own is given the new tensors themselves."""
     _check_tied(old)
     state = old.state_dict()
-    module = family.build()
     like = next(old.parameters())
-    if next(module.parameters()).is_meta:
-        module = module.to_empty(device=like.device)
-    module = module.to(like.device)
-    if like.is_floating_point():
-        module = module.to(like.dtype)
+    module = family.build()
+    bare = next(module.parameters()).is_meta
+    if not bare:
+        module = module.to(like.device)
+    module = module.to(like.dtype) if like.is_floating_point() else module
     frozen = {n for n, p in old.named_parameters(remove_duplicate=False) if not p.requires_grad}
     parameters = dict(module.named_parameters(remove_duplicate=False))
+    taken = {t.untyped_storage().data_ptr() for t in state.values()}
     for name, target in module.state_dict().items():
         value = plan.value(name, state)
         if value.shape != target.shape:
             raise InputError(f"{name} would have the shape {tuple(value.shape)}, and the network has {tuple(target.shape)}")
-        target.copy_(value)
+        if bare:
+            own = value.untyped_storage().data_ptr() not in taken
+            value = value.to(target.dtype).contiguous() if own else value.to(target.dtype, copy=True)
+            _place(module, name, value)
+        else:
+            target.copy_(value)
+    for name, parameter in module.named_parameters(remove_duplicate=False):
         sources = plan.sources(name)
-        if name in parameters and sources and sources <= frozen:
-            parameters[name].requires_grad_(False)
+        trains = parameters[name].requires_grad and not (sources and sources <= frozen)
+        parameter.requires_grad_(trains)
     family.finish(module)
     return module.train(old.training)
+
+
+def _place(module: nn.Module, name: str, value: Tensor) -> None:
+    """Put a tensor in the place of a parameter or buffer on the meta device."""
+    path, _, last = name.rpartition(".")
+    module.get_submodule(path).load_state_dict({last: value}, strict=False, assign=True)
 
 
 def _check_tied(module: nn.Module) -> None:

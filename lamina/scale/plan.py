@@ -20,6 +20,7 @@ STRENGTH: dict[Class, int] = {"approximate": 0, "consistent": 1, "exact": 2}
 # also get a random part that sums to zero over them, of this size relative to the weight's root mean square.
 SHARES = (1.2, 0.8)
 NOISE = 0.05
+CHUNK = 2**18  # random numbers drawn at a time, so that they take no memory beside large weights
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Select:
             return taken
         shape = [1] * taken.dim()
         shape[self.dim] = -1
-        return taken * factors.to(taken.device, taken.dtype).pow(power).reshape(shape)
+        return taken.mul_(factors.to(taken.device, taken.dtype).pow(power).reshape(shape))
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,16 @@ def scaled(name: str, scale: float, gradient: float) -> Origin:
     return Origin((name,), lambda t: t * scale if t.is_floating_point() else t, lambda power, t: t * gradient**power)
 
 
-def select(name: str, taken: Select, noise: float = 0.0, copies: int = 1) -> Origin:
-    """With `noise`, the entries taken `copies` times in a row get a random part that sums to zero over them."""
+def select(name: str, taken: Select, noise: float = 0.0, copies: int = 1, run: int = 1) -> Origin:
+    """With `noise`, what was taken `copies` times, in runs of `run` entries (a head, a group), gets a random part that sums to
+    zero over the copies."""
 
     def value(t: Tensor) -> Tensor:
         chosen = taken.apply(t, taken.scale)
-        return chosen + null_noise(name, t, taken.dim, copies, noise) if noise and copies > 1 else chosen
+        if noise and copies > 1:
+            size = noise * float(torch.linalg.vector_norm(t)) / t.numel() ** 0.5
+            add_null_noise(chosen.unflatten(taken.dim, (-1, copies, run)), taken.dim, size, name)
+        return chosen
 
     return Origin((name,), value, lambda power, t: taken.apply(t, taken.gradient, power))
 
@@ -85,13 +90,15 @@ def mapped(name: str, function: Callable[[Tensor], Tensor]) -> Origin:
     return Origin((name,), function)
 
 
-def null_noise(name: str, like: Tensor, dim: int, copies: int, size: float) -> Tensor:
-    """Random numbers that sum to zero over each run of `copies` entries of `dim`, drawn by the name alone."""
+def add_null_noise(value: Tensor, dim: int, size: float, name: str) -> None:
+    """Add to `value`, in place, random numbers of standard deviation `size` that sum to zero over its axis `dim` + 1, a part of
+    its axis `dim` at a time; they are drawn by the name alone."""
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-    moved = like.movedim(dim, 0)
-    drawn = torch.randn(moved.shape[0], copies, *moved.shape[1:], generator=generator).to(like.dtype)
-    drawn = (drawn - drawn.mean(1, keepdim=True)).flatten(0, 1).movedim(0, dim)
-    return drawn.to(like.device, like.dtype) * (size * like.square().mean().sqrt())
+    step = max(1, CHUNK * value.shape[dim] // value.numel())
+    for part in value.split(step, dim):
+        drawn = torch.randn(part.shape, generator=generator).to(value.dtype)
+        drawn -= drawn.mean(dim + 1, keepdim=True)
+        part.add_(drawn.to(value.device), alpha=size)
 
 
 def shares(copies: int) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lamina.errors import InputError
-from lamina.scale.plan import NOISE, Origin, Select, Step, duplicated, null_noise, select, shares
+from lamina.scale.plan import NOISE, Origin, Select, Step, duplicated, select, shares
 from lamina.scale.structure import Attention, Family, Role
 
 
@@ -97,22 +97,8 @@ def _attention_step(
             for name, dim in matrix.producers:
                 origins[name] = select(name, Select(dim, *taken))
         name = layer.out.weight
-        origins[name] = _shared_runs(name, Select(layer.out.columns, *out), noise, factor, run)
+        origins[name] = select(name, Select(layer.out.columns, *out), noise, factor, run)
     return Step(axis, "duplicate", "exact", origins, tuple(layer.path for layer in layers))
-
-
-def _shared_runs(name: str, taken: Select, noise: float, factor: int, width: int) -> Origin:
-    """As `select` with noise, where copies are `width` columns in a row: a head, a group."""
-
-    def value(t: Tensor) -> Tensor:
-        chosen = taken.apply(t, taken.scale)
-        if not noise or factor == 1:
-            return chosen
-        drawn = null_noise(name, t, taken.dim, factor, noise)  # copies of one column in a row
-        order = torch.arange(drawn.shape[taken.dim]).reshape(-1, width, factor).transpose(1, 2).flatten()
-        return chosen + drawn.index_select(taken.dim, order.to(t.device))
-
-    return Origin((name,), value, lambda power, t: taken.apply(t, taken.gradient, power))
 
 
 def _stacked(layer: Attention, roles: Sequence[Role], rows: Mapping[Role, Rows]) -> Rows:
@@ -201,7 +187,7 @@ def widen_channels(family: Family, factor: int, noise: float = NOISE) -> tuple[F
         for reader in part.readers:
             name = reader.weight
             index, share = _units(sizes[name][reader.columns] // part.run, part.run, factor, "head")
-            _compose(origins, name, _shared_runs(name, Select(reader.columns, index, share), noise, factor, part.run))
+            _compose(origins, name, select(name, Select(reader.columns, index, share), noise, factor, part.run))
     return other, Step("channels", "duplicate", "exact", origins, _layers(origins))
 
 
@@ -228,7 +214,11 @@ def _compose(origins: dict[str, Origin], name: str, after: Origin) -> None:
 def narrow_feed_forward(family: Family, factor: int) -> tuple[Family, Step]:
     layers = family.feed_forwards()
     if layers[0].width % factor:
-        raise InputError(f"{layers[0].path} has {layers[0].width} hidden units, which are not divisible by {factor}")
+        fits = [n for n in range(2, layers[0].width + 1) if layers[0].width % n == 0][:4]
+        raise InputError(
+            f"{layers[0].path} has {layers[0].width} hidden units, which are not divisible by {factor}; they are by "
+            + ", ".join(map(str, fits))
+        )
     other = family.with_feed_forward(layers[0].width // factor)
     origins: dict[str, Origin] = {}
     for layer in layers:
@@ -245,7 +235,10 @@ def remove_heads(family: Family, factor: int) -> tuple[Family, Step]:
     heads = a.n_heads // factor
     if a.n_heads % factor or (grouped and heads % a.n_kv):
         kind = f" for {a.n_kv} key and value heads" if grouped else ""
-        raise InputError(f"{a.path} has {a.n_heads} query heads{kind}: they are not divisible by {factor}")
+        fewest = a.n_kv if grouped else 1
+        fits = [n for n in range(2, a.n_heads // fewest + 1) if a.n_heads % n == 0 and (a.n_heads // n) % fewest == 0]
+        instead = f"heads can shrink by {' or '.join(map(str, fits))}" if fits else "heads cannot shrink"
+        raise InputError(f"{a.path} has {a.n_heads} query heads{kind}: they are not divisible by {factor}; {instead}")
     other = family.with_heads(heads, a.n_kv if grouped else heads, a.head_width)
     origins: dict[str, Origin] = {}
 

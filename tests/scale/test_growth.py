@@ -110,10 +110,10 @@ def test_a_translators_cache_still_fits() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("axis", ["heads", "feed_forward", "depth"])
+@pytest.mark.parametrize("axis", ["heads", "feed_forward", "head_width", "model_width", "depth"])
 def test_a_hundred_million_parameters_take_seconds_and_three_times_their_memory(axis: str) -> None:
     """In a process of its own: processor time, and the largest resident memory with both networks, of the old one's weights."""
-    code = f"import json, trained; print(json.dumps(trained.large({{'{axis}': 2}})))"
+    code = f"import json, large; print(json.dumps(large.doubled('{axis}')))"
     folder = Path(__file__).parents[2] / "benchmarks" / "scale"
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)

@@ -33,12 +33,19 @@ KNOWN: tuple[tuple[Callable[[nn.Module], bool], Callable[[nn.Module], Family]], 
 )
 
 
-def describe(module: nn.Module) -> Family:
-    """The family of a module. Raises `InputError` for wrapped modules and for those that no family describes."""
-    if isinstance(module, nn.parallel.DistributedDataParallel | nn.DataParallel):
+def check_bare(module: nn.Module) -> None:
+    """Refuse a module that only wraps the network."""
+    if _named("torch.", "FSDPModule")(module):
+        raise InputError("fully_shard has spread the weights over processes: grow the network first, and shard the grown one")
+    if _named("torch.", "DistributedDataParallel", "DataParallel", "FullyShardedDataParallel")(module):
         raise InputError(f"{type(module).__name__} wraps the network: give its .module, and wrap the grown network again")
     if hasattr(module, "_orig_mod"):
         raise InputError("a compiled module is not grown: give its ._orig_mod, and compile the grown network again")
+
+
+def describe(module: nn.Module) -> Family:
+    """The family of a module. Raises `InputError` for wrapped modules and for those that no family describes."""
+    check_bare(module)
     for fits, family in KNOWN:
         if fits(module):
             return family(module)
