@@ -32,6 +32,11 @@ class Data:
     test: tuple[Tensor, Tensor]
 
 
+def layout(device: str) -> torch.memory_format:
+    """Of images and kernels: on a CPU with channels last, a tenth to a third faster."""
+    return torch.channels_last if device == "cpu" else torch.contiguous_format
+
+
 @functools.cache
 def images(path: str, name: str, device: str, held: int, train: int, mean: float, std: float) -> Data:
     """`train` training and `held` validation images, and the test set, normalised."""
@@ -41,7 +46,8 @@ def images(path: str, name: str, device: str, held: int, train: int, mean: float
         }
 
     def ready(pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        return ((pixels.to(device).float() / 255 - mean) / std), labels.to(device).long()
+        x = (pixels.to(device).float() / 255 - mean) / std
+        return x.contiguous(memory_format=layout(device)), labels.to(device).long()
 
     pixels, labels = arrays["train_pixels"], arrays["train_labels"]
     held = min(held, len(labels) // 4)
@@ -84,8 +90,10 @@ class Level:
 
 @dataclass
 class Log:
-    macs: float = 0.0
-    points: list[dict[str, Any]] = field(default_factory=list)  # {"macs", "level", measures}
+    macs: int = 0
+    steps: list[int] = field(default_factory=list)  # of each level
+    points: list[list[float]] = field(default_factory=list)  # MACs so far, top-1 and loss of 1,000 samples, in the last level
+    growth: list[list[float]] = field(default_factory=list)  # the same before and after each growth
 
 
 def train(
@@ -105,8 +113,11 @@ def train(
     log = Log()
     for number, level in enumerate(levels):
         if level.grow is not None:
-            module = level.grow(module)
-        module = module.to(device).train()
+            before = measure(module, first(levels[number - 1].data.validation))
+            module = level.grow(module).to(device)
+            after = measure(module, first(level.data.validation))
+            log.growth.append([before["top1"], before["loss"], after["top1"], after["loss"]])
+        module = module.to(device=device, memory_format=layout(device)).train()
         step_macs = 3 * batch * cost(module, level.data.train[0])
         steps = max(2, round(level.share * budget / step_macs))
         last = number == len(levels) - 1
@@ -116,12 +127,12 @@ def train(
             runner.step(factor(step, steps, last))
             if step + 1 in marks:
                 runner.settle()
-                point = measure(module, level.data.validation)
-                log.points.append({"macs": log.macs + (step + 1) * step_macs, "level": number, **point})
+                point = measure(module, first(level.data.validation))
+                log.points.append([log.macs + (step + 1) * step_macs, point["top1"], point["loss"]])
                 module.train()
         runner.settle()
         log.macs += steps * step_macs
-        log.points.append({"macs": log.macs, "level": number, "steps": steps, "train_loss": runner.mean_loss()})
+        log.steps.append(steps)
     return module, log
 
 
@@ -143,7 +154,6 @@ class Runner:
         self.rate = torch.tensor(lr, device=device) if self.cuda else lr
         options: dict[str, Any] = {"capturable": True, "fused": True} if self.cuda else {"fused": True}
         self.optimizer = torch.optim.AdamW(module.parameters(), lr=self.rate, weight_decay=WEIGHT_DECAY, **options)
-        self.losses: list[Tensor] = []
         self.graph: Any = None
         self.x, self.y = (part[:batch].clone() for part in data.train)
         self.loss = torch.zeros((), device=device)
@@ -167,7 +177,6 @@ class Runner:
         else:
             self._work()
         self.done += 1
-        self.losses.append(self.loss.detach().clone())
 
     def _work(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -202,8 +211,10 @@ class Runner:
         if self.cuda:
             torch.cuda.synchronize()
 
-    def mean_loss(self) -> float:
-        return float(torch.stack(self.losses[-20:]).mean())
+
+def first(part: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Enough of it to follow the training."""
+    return part[0][:CHUNK], part[1][:CHUNK]
 
 
 def sized(batch: int, scale: float) -> int:
@@ -225,13 +236,16 @@ def measure(module: nn.Module, part: tuple[Tensor, Tensor]) -> dict[str, float]:
         loss += float(F.cross_entropy(scores, y.flatten(), reduction="sum"))
         right += float((scores.argmax(1) == y.flatten()).sum())
         count += y.numel()
-    return {"loss": loss / count, "top1": 100 * right / count}
+    return {"loss": round(loss / count, 5), "top1": round(100 * right / count, 3)}
 
 
 def finish(module: nn.Module, data: Data, log: Log) -> dict[str, Any]:
+    """A row of the record."""
     return {
         "macs": log.macs,
         "validation": measure(module, data.validation),
         "test": measure(module, data.test),
+        "steps": log.steps,
+        "growth": log.growth,
         "points": log.points,
     }

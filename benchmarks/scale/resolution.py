@@ -19,23 +19,27 @@ from lamina.zoo import wide_resnet
 TRANSFER = {"networks": ("residual", "plain"), "steps": 300, "batch": 256, "lr": 3e-3}
 FINER = ("same", "constant", "bilinear", "bilinear_damped", "dilated")
 COARSER = ("same", "constant", "bilinear")
-WARM = {
-    "arms": ("scratch", "same", "constant", "bilinear", "bilinear_damped", "dilated"),
-    "lrs": (1e-3, 3e-3, 1e-2), "steps": 400, "batch": 256, "share": 0.3, "evaluations": 20,
-}  # fmt: skip
+WARM: dict[str, dict[str, Any]] = {
+    "warm": {"channels": 16, "steps": 250, "batch": 64, "evaluations": 10, "held": 2000},
+    "warm_large": {"channels": 32, "steps": 400, "batch": 256, "evaluations": 20, "held": 5000},
+}
+ARMS = ("scratch", "same", "dilated", "dilated_scratch", "constant", "bilinear", "bilinear_damped")
+LRS = (3e-3, 1e-2, 3e-2)
+SHARE = 0.3  # of the MACs at 14x14
 DAMPING = 0.01
 
 
 @functools.cache
-def data(path: str, device: str) -> tuple[Data, Data]:
+def data(path: str, device: str, held: int = 5000) -> tuple[Data, Data]:
     """At 28x28 and at 14x14."""
-    fine = common.images(path, "mnist", device, held=5000, train=55000, mean=0.1307, std=0.3081)
+    fine = common.images(path, "mnist", device, held=held, train=55000, mean=0.1307, std=0.3081)
     return fine, Data(*((downsample(x), y) for x, y in (fine.train, fine.validation, fine.test)))
 
 
-def network(kind: str, side: int) -> nn.Module:
+def network(kind: str, side: int, channels: int = 32, dilation: int = 1) -> nn.Module:
     if kind == "residual":
-        net = wide_resnet.CifarNet(wide_resnet.Config((2,), (32,), 32, num_classes=10, in_channels=1, img_size=side))
+        config = wide_resnet.Config((2,), (channels,), channels, dilation, in_channels=1, img_size=side)
+        net = wide_resnet.CifarNet(config)
         net.init_weights()
         return net
     return nn.Sequential(
@@ -71,27 +75,20 @@ def transfer(kind: str, finer: bool, seed: int, path: str, device: str, scale: f
     return result
 
 
-def warm(arm: str, lr: float, seed: int, path: str, device: str, scale: float) -> dict[str, Any]:
-    """From 14x14 to 28x28 by an operator, or all of it at 28x28."""
+def warm(size: str, arm: str, lr: float, seed: int, path: str, device: str, scale: float) -> dict[str, Any]:
+    """From 14x14 to 28x28 by an operator, or all of it at 28x28; "dilated_scratch" is the network that dilation ends with."""
     torch.manual_seed(seed)
-    fine, coarse = data(path, device)
-    net = network("residual", 28)
-    steps = max(4, round(WARM["steps"] * scale))
-    batch = common.sized(WARM["batch"], scale)
+    plan = WARM[size]
+    fine, coarse = data(path, device, plan["held"])
+    net = network("residual", 28, plan["channels"], 2 if arm == "dilated_scratch" else 1)
+    steps = max(4, round(plan["steps"] * scale))
+    batch = common.sized(plan["batch"], scale)
     budget = 3 * batch * steps * common.cost(net, fine.train[0].cpu())
     levels = [Level(1.0, fine)]
-    if arm != "scratch":
-        net = network("residual", 14)
+    if arm not in ("scratch", "dilated_scratch"):
+        net = network("residual", 14, plan["channels"])
         grow: Callable[[nn.Module], nn.Module] = lambda n: convert(n, arm, True, 14)  # noqa: E731
-        levels = [Level(WARM["share"], coarse), Level(1 - WARM["share"], fine, grow)]
-    net, log = common.train(
-        net,
-        levels,
-        budget=budget,
-        batch=batch,
-        lr=lr,
-        seed=seed,
-        device=device,
-        evaluations=WARM["evaluations"],
-    )
+        levels = [Level(SHARE, coarse), Level(1 - SHARE, fine, grow)]
+    evaluations = plan["evaluations"]
+    net, log = common.train(net, levels, budget=budget, batch=batch, lr=lr, seed=seed, device=device, evaluations=evaluations)
     return common.finish(net, fine, log)
