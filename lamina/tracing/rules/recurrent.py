@@ -81,59 +81,85 @@ def _workspace(t: Emitter, s: Size, input: Tensor, copied: bool) -> int:
     return operators.recurrent_workspace(s.cell, units, output, state, s.layers, s.directions, copied)
 
 
+class Call(NamedTuple):
+    """The arguments of torch's recurrent networks; `leading` are the input's sizes before its features, `runs` as in `Size`."""
+
+    states: tuple[Tensor, ...]
+    weights: Sequence[Tensor]
+    biased: bool
+    layers: int
+    dropout: float  # 0 where not in training
+    both: bool
+    batch_first: bool
+    packed: bool
+    leading: tuple[int, ...]
+    runs: list[tuple[int, int]]
+
+
+def _call(gates: int, input: Tensor, args: Sequence[Any]) -> Call | None:
+    """Of torch's two forms, (input, state, weights, biased, layers, dropout, training, bidirectional, batch_first), and for a
+    packed sequence (data, batch_sizes, state, weights, ..., bidirectional); None where the sizes have no values."""
+    packed = isinstance(args[0], Tensor) and isinstance(args[1 if gates == 4 else 2], (tuple, list)) and len(args) == 8
+    packed = packed and isinstance(args[2], Sequence)
+    if packed:
+        sizes, state, weights, biased, layers, dropout, training, both = args
+        if sizes.is_meta:
+            return None
+        batch_first = False
+        runs = sorted(((n, size) for size, n in Counter(sizes.tolist()).items()), key=lambda run: -run[1])
+        leading = tuple(input.shape[:1])
+    else:
+        state, weights, biased, layers, dropout, training, both, batch_first = args
+        if input.dim() != 3:
+            raise ShapeError(f"takes (steps, sequences, features), got {tuple(input.shape)}")
+        steps, batch, _ = input.transpose(0, 1).shape if batch_first else input.shape
+        leading, runs = (steps, batch), [(steps, batch)]
+    states = tuple(state) if gates == 4 else (state,)
+    rate = float(dropout) if training else 0.0
+    return Call(states, weights, bool(biased), layers, rate, bool(both), batch_first, packed, leading, runs)
+
+
+def _nests(t: Emitter, gates: int, input: Tensor, call: Call, hidden: int, projected: int) -> list[Loops]:
+    """Of each layer in each direction."""
+    width, directions = projected or hidden, 2 if call.both else 1
+    each = len(call.weights) // (call.layers * directions)
+    nests: list[Loops] = []
+    for number in range(call.layers * directions):
+        own = call.weights[number * each : (number + 1) * each]
+        features = input.shape[-1] if number < directions else width * directions
+        if own[0].shape[-1] != features or own[0].shape[0] != gates * hidden:
+            raise ShapeError(f"takes {own[0].shape[-1]} features, got {features} (input {tuple(input.shape)})")
+        place = (t.operand(input) if number < directions else "state", t.operand(own[0]), t.operand(own[1]))
+        place += (t.operand(own[-1]),) if projected else ()
+        runs = call.runs[::-1] if call.both and number % 2 else call.runs
+        given = operators.recurrent(runs, gates, features, hidden, projected, place)
+        nests += _from_given_state(given, t.operand(call.states[0]))
+    return nests
+
+
 def _sequence(name: str) -> Callable[..., Any]:
     gates = GATES[name]
 
     def recurrent(t: Emitter, input: Tensor, *args: Any) -> Any:
-        """torch's two forms: (input, state, weights, biased, layers, dropout, training, bidirectional, batch_first), and
-        for a packed sequence (data, batch_sizes, state, weights, ..., bidirectional)."""
-        runs: list[tuple[int, int]]
-        packed = isinstance(args[0], Tensor) and isinstance(args[1 if gates == 4 else 2], (tuple, list)) and len(args) == 8
-        if packed and isinstance(args[2], Sequence):
-            sizes, state, weights, biased, layers, dropout, training, both = args
-            batch_first = False
-            if sizes.is_meta:
-                return NotImplemented
-            runs = sorted(((n, size) for size, n in Counter(sizes.tolist()).items()), key=lambda run: -run[1])
-            leading = tuple(input.shape[:1])
-        else:
-            packed = False
-            state, weights, biased, layers, dropout, training, both, batch_first = args
-            if input.dim() != 3:
-                raise ShapeError(f"takes (steps, sequences, features), got {tuple(input.shape)}")
-            steps, batch, _ = input.transpose(0, 1).shape if batch_first else input.shape
-            leading, runs = (steps, batch), [(steps, batch)]
-        states = tuple(state) if gates == 4 else (state,)
+        call = _call(gates, input, args)
+        if call is None:
+            return NotImplemented
+        states, directions = call.states, 2 if call.both else 1
         hidden = states[-1].shape[-1]
         projected = states[0].shape[-1] if gates == 4 and states[0].shape[-1] != hidden else 0
-        width, directions = projected or hidden, 2 if both else 1
-        each = len(weights) // (layers * directions)
-        total = sum(steps * batch for steps, batch in runs)
-        nests: list[Loops] = []
-        for number in range(layers * directions):
-            own = weights[number * each : (number + 1) * each]
-            features = input.shape[-1] if number < directions else width * directions
-            if own[0].shape[-1] != features or own[0].shape[0] != gates * hidden:
-                raise ShapeError(f"takes {own[0].shape[-1]} features, got {features} (input {tuple(input.shape)})")
-            place = (t.operand(input) if number < directions else "state", t.operand(own[0]), t.operand(own[1]))
-            place += (t.operand(own[-1]),) if projected else ()
-            backwards = both and number % 2
-            given = operators.recurrent(runs[::-1] if backwards else runs, gates, features, hidden, projected, place)
-            nests += _from_given_state(given, t.operand(states[0]))
-        out = t.new((*leading, width * directions), input.dtype)
-        if batch_first:
+        nests = _nests(t, gates, input, call, hidden, projected)
+        out = t.new((*call.leading, (projected or hidden) * directions), input.dtype)
+        if call.batch_first:
             out = out.transpose(0, 1)
         last = [t.new(tuple(s.shape), s.dtype) for s in states]
-        ops = operators.recurrent_ops(name, total * hidden * layers * directions, bool(biased))
-        moved = batch_first and min(runs[0]) > 1  # steps come first: a copy of the input
-        size = Size(name, runs, layers, directions, hidden, projected, input.element_size(), packed)
-        kept = _kept(t, size, input, out, float(dropout) if training else 0.0, moved)
-        given = (input, *states, *weights)
-        attributes = {"layers": layers, "bidirectional": bool(both), "packed": packed}
-        outputs = (out, *last)
-        t.emit(
-            "linear", name, given, outputs, tuple(nests), ops, (*kept, *states), attributes, _workspace(t, size, input, moved)
-        )
+        total = sum(steps * batch for steps, batch in call.runs)
+        ops = operators.recurrent_ops(name, total * hidden * call.layers * directions, call.biased)
+        moved = call.batch_first and min(call.runs[0]) > 1  # steps come first: a copy of the input
+        size = Size(name, call.runs, call.layers, directions, hidden, projected, input.element_size(), call.packed)
+        kept = (*_kept(t, size, input, out, call.dropout, moved), *states)
+        attributes = {"layers": call.layers, "bidirectional": call.both, "packed": call.packed}
+        given, outputs, workspace = (input, *states, *call.weights), (out, *last), _workspace(t, size, input, moved)
+        t.emit("linear", name, given, outputs, tuple(nests), ops, kept, attributes, workspace)
         return outputs
 
     return recurrent
