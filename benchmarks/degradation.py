@@ -1,10 +1,10 @@
 """The degradation of He et al. 2015 (arXiv 1512.03385, Figure 6) at a reduced scale: plain and residual networks of 20 and 56
-layers on 10,000 pictures of CIFAR-10, alike in all else.
+layers on 10,000 images of CIFAR-10, alike in all else.
 
     python benchmarks/degradation.py runs/degradation --seeds 1 2       # goes on where it was stopped
     python benchmarks/degradation.py runs/degradation --seeds 1 2 --report
 
-Validation is 5,000 further training pictures; the test set is not read. `--report` writes the finished runs' learning curves
+Validation is 5,000 further training images; the test set is not read. `--report` writes the finished runs' learning curves
 and the norm of each convolution's filters and of their gradient on one batch of 256, fresh and trained, into the package
 (lamina/lecture/degradation.json, which the lecture's page shows) and docs/degradation.png; `make results` writes what
 docs/results.md says of it.
@@ -50,7 +50,7 @@ def recipe(network: str, seed: int) -> Recipe:
 
 
 def norms(module: nn.Module, plan: Recipe) -> tuple[list[float], list[float]]:
-    """The norms of the gradients of each convolution's filters, first to last, on one batch of training pictures, in float32,
+    """The norms of the gradients of each convolution's filters, first to last, on one batch of training images, in float32,
     and those of the filters."""
     task = images.Images(plan)
     pixels, labels = task.pixels[:256], task.labels[:256]

@@ -47,7 +47,7 @@ OLD_VIT = (  # transformers before version 5, and the files that version 5 write
 
 @dataclass(frozen=True)
 class Pair:
-    """A network of another library and the same one of Lamina's. `size` is the pictures' side, a small one where the network
+    """A network of another library and the same one of Lamina's. `size` is the images' side, a small one where the network
     is free of it."""
 
     source: str

@@ -5,7 +5,7 @@
 Both train the same network from the same weights with the same optimizer, learning rates, precision and batches, and so through
 the same weights; where the recipe clips or averages weights, both do. (What the numbers are makes a difference: a ResNet-20
 thrown off by its full rate in the first step takes 5 % less time a step than one that learns.) A turn is an epoch of a few
-batches. The loop does all that a real run does in one: it shuffles, takes and augments pictures (or pads sentences), sums the
+batches. The loop does all that a real run does in one: it shuffles, takes and augments images (or pads sentences), sums the
 loss and the right answers, stops at a loss that is not finite, writes its metrics. A checkpoint, saved once an epoch, is timed
 by itself. The bare loops keep no account:
 

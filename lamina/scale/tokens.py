@@ -26,7 +26,7 @@ Resize = Literal["bilinear", "nearest"]
 
 def resize_matrix(old: int, new: int, mode: Resize = "bilinear") -> Tensor:
     """(new, old) in float64: how one axis of a patch is resized."""
-    eye = torch.eye(old, dtype=torch.float64)[:, None]  # as rows of pictures of one channel
+    eye = torch.eye(old, dtype=torch.float64)[:, None]  # as rows of images of one channel
     if mode == "nearest":
         return F.interpolate(eye, size=new, mode="nearest")[:, 0].T
     return F.interpolate(eye, size=new, mode="linear", align_corners=False)[:, 0].T

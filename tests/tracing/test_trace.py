@@ -111,7 +111,7 @@ def test_both_levels_agree_on_random_networks(case):
     module, x, _ = case
     try:
         expected = module(x).shape
-    except RuntimeError:  # nothing is left of the picture
+    except RuntimeError:  # nothing is left of the image
         with pytest.raises((InputError, RuntimeError, ValueError)):
             trace(module, x)
         return

@@ -348,7 +348,7 @@ def test_backward_of_a_transposed_convolution():
     work = trace(module, torch.rand(1, 3, 5, 5))
     first, second = 25 * 4 * 3 * 9, 25 * 4 * 3 * 9
     assert work.total().macs == first + second
-    assert work.total().backward_macs == first + 2 * second  # the picture needs no gradient
+    assert work.total().backward_macs == first + 2 * second  # the image needs no gradient
     module[1].requires_grad_(False)
     assert trace(module, torch.rand(1, 3, 5, 5)).total().backward_macs == first + second
     assert trace(module.requires_grad_(False), torch.rand(1, 3, 5, 5)).total().backward_macs == 0

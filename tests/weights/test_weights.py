@@ -371,7 +371,7 @@ def test_other_input_channels(tmp_path, channels):
     with torch.no_grad():
         expected = net(grey.expand(-1, 3, -1, -1))
         found = new(grey.expand(-1, channels, -1, -1))
-    if channels % 3 == 0 or channels == 1:  # a grey picture gives the same answer, however many channels carry it
+    if channels % 3 == 0 or channels == 1:  # a grey image gives the same answer, however many channels carry it
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert found.isfinite().all()
 
