@@ -20,7 +20,7 @@ TRANSFER = {"networks": ("residual", "plain"), "steps": 300, "batch": 256, "lr":
 FINER = ("same", "constant", "bilinear", "bilinear_damped", "dilated")
 COARSER = ("same", "constant", "bilinear")
 WARM: dict[str, dict[str, Any]] = {
-    "warm": {"channels": 16, "steps": 250, "batch": 64, "evaluations": 10, "held": 2000},
+    "warm": {"channels": 16, "steps": 240, "batch": 32, "evaluations": 8, "held": 2000},
     "warm_large": {"channels": 32, "steps": 400, "batch": 256, "evaluations": 20, "held": 5000},
 }
 ARMS = ("scratch", "same", "dilated", "dilated_scratch", "constant", "bilinear", "bilinear_damped")

@@ -20,7 +20,7 @@ STRENGTH: dict[Class, int] = {"approximate": 0, "consistent": 1, "exact": 2}
 # also get a random part that sums to zero over them, of this size relative to the weight's root mean square.
 SHARES = (1.2, 0.8)
 NOISE = 0.05
-CHUNK = 2**18  # random numbers drawn at a time, so that they take no memory beside large weights
+CHUNK = 2**16  # random numbers drawn at a time, so that they take no memory beside large weights
 
 
 @dataclass(frozen=True)
