@@ -8,7 +8,7 @@ import contextlib
 import io
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import anyio
@@ -23,18 +23,19 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
 
 from lamina import __version__
 from lamina.data.image import prepare
 from lamina.errors import InputError, LaminaError, first_line
-from lamina.serve.guard import Budget, Guard, Limits, read_body, refused
+from lamina.serve.guard import Budget, Guard, Limits, Share, read_body, refused
 from lamina.serve.metrics import Metrics
 from lamina.serve.models import Arrays, Model, Models, Sentences
 from lamina.serve.protocol import HEADER, read_request, write_response
 from lamina.serve.refusal import Refusal
 
 VERSION = "1"  # each network is served in one version
-Answer = Callable[[Request, Model, bytearray, float], Coroutine[Any, Any, Response]]
+Answer = Callable[[Request, Model, bytes, float], Coroutine[Any, Any, Response]]
 
 
 def application(
@@ -84,30 +85,33 @@ def application(
 # ---- errors --------------------------------------------------------------------------------------------------------------
 
 
-def _refusal(request: Request, error: Exception) -> Response:
+# Coroutines all: Starlette calls plain functions in threads, which costs more than all else of a refusal.
+
+
+async def _refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
     return refused(error)
 
 
-def _wrong(request: Request, error: Exception) -> Response:
+async def _wrong(request: Request, error: Exception) -> Response:
     return refused(Refusal(400, first_line(error)))
 
 
-def _unknown(request: Request, error: Exception) -> Response:
+async def _unknown(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     text = f"{request.method} {request.url.path}: {error.detail}"
     return JSONResponse({"error": text}, error.status_code, error.headers)
 
 
-def _failed(request: Request, error: Exception) -> Response:
+async def _failed(request: Request, error: Exception) -> Response:
     return refused(Refusal(500, f"unexpected {type(error).__name__}: {first_line(error)}"))
 
 
-def _gone(request: Request, error: Exception) -> Response:
+async def _gone(request: Request, error: Exception) -> Response:
     return Response(status_code=499)  # nobody reads it
 
 
-HANDLERS: Mapping[Any, Callable[[Request, Exception], Response]] = {
+HANDLERS: Mapping[Any, Callable[[Request, Exception], Coroutine[Any, Any, Response]]] = {
     Refusal: _refusal,
     InputError: _wrong,
     MultiPartException: _wrong,
@@ -133,20 +137,20 @@ class Inference:
     def routes(self) -> list[Route]:
         model = "/v2/models/{name}"
         versions = (model, model + "/versions/{version}")
-        posts = (
-            *((f"{path}/infer", self.answering(self.infer)) for path in versions),
-            ("/images/{name}", self.answering(self.images)),
-            ("/translate/{name}", self.answering(self.translate)),
+        posts: tuple[tuple[str, Any], ...] = (
+            *((f"{path}/infer", Endpoint(self, self.infer)) for path in versions),
+            ("/images/{name}", Endpoint(self, self.images)),
+            ("/translate/{name}", Endpoint(self, self.translate)),
             ("/v2/repository/index", self.index),
         )
         return [
+            *(Route(path, endpoint, methods=["POST"]) for path, endpoint in posts),  # first: most requests are for them
             Route("/", self.about),
             Route("/v2", self.server),
             Route("/v2/health/live", self.live),
             Route("/v2/health/ready", self.ready),
             *(Route(path, self.metadata) for path in versions),
             *(Route(f"{path}/ready", self.model_ready) for path in versions),
-            *(Route(path, endpoint, methods=["POST"]) for path, endpoint in posts),
             Route("/metrics", self.metrics.show),
         ]
 
@@ -196,50 +200,7 @@ class Inference:
         model = self.model(request)
         return JSONResponse({"name": model.name, "ready": model.state == "ready"}, 200 if model.state == "ready" else 503)
 
-    def answering(self, answer: Answer) -> Callable[[Request], Awaitable[Response]]:
-        """An endpoint that reads the body within its limits, answers while the client waits, and counts."""
-
-        async def respond(request: Request) -> Response:
-            model = self.model(request)
-            begin = time.perf_counter()
-            status = "500"
-            try:
-                with self.budget.share() as share:
-                    body = await self.body(request, model, share)
-                    due = asyncio.get_running_loop().time() + self.limits.deadline
-                    response = await unless_gone(request, answer(request, model, body, due))
-                status = str(response.status_code)
-                return response
-            except ClientDisconnect:
-                status = "499"
-                self.metrics.gone.labels(model.name).inc()
-                raise
-            except Refusal as refusal:
-                status = str(refusal.status)
-                raise
-            except (InputError, MultiPartException):
-                status = "400"
-                raise
-            finally:
-                self.metrics.requests.labels(model.name, status).inc()
-                self.metrics.seconds.labels(model.name).observe(time.perf_counter() - begin)
-
-        return respond
-
-    async def body(self, request: Request, model: Model, share: Any) -> bytearray:
-        refusal = None
-        try:
-            _, batcher = model.loaded()
-            refusal = batcher.refusal() if batcher.full else None
-        except Refusal as loading:
-            refusal = loading
-        try:
-            async with asyncio.timeout(self.limits.reading):
-                return await read_body(request, self.limits.body, share, refusal)
-        except TimeoutError:
-            raise Refusal(408, f"the request was not complete after {self.limits.reading:g} seconds") from None
-
-    async def infer(self, request: Request, model: Model, body: bytearray, due: float) -> Response:
+    async def infer(self, request: Request, model: Model, body: bytes, due: float) -> Response:
         network, _ = model.loaded()
         asked = read_request(body, request.headers.get(HEADER), network.inputs, network.outputs, model.rows)
         if asked.timeout is not None:
@@ -248,7 +209,7 @@ class Inference:
         content, headers = write_response(model.name, asked, network.outputs, arrays)
         return Response(content, headers=headers)
 
-    async def images(self, request: Request, model: Model, body: bytearray, due: float) -> Response:
+    async def images(self, request: Request, model: Model, body: bytes, due: float) -> Response:
         """[{"input", "predictions": [{"index", "label", "probability"}]}] as `lamina run --json` has it; {"input", "error"} for
         a bad image among others."""
         network, _ = model.loaded()
@@ -279,7 +240,7 @@ class Inference:
             row["predictions"] = session.ranked(answer, top)
         return JSONResponse(rows)
 
-    async def translate(self, request: Request, model: Model, body: bytearray, due: float) -> Response:
+    async def translate(self, request: Request, model: Model, body: bytes, due: float) -> Response:
         """[{"source", "target", "score"}] as `lamina translate --json` has it."""
         network, _ = model.loaded()
         if not isinstance(network, Sentences):
@@ -292,23 +253,85 @@ class Inference:
         return JSONResponse([{"source": s, "target": t, "score": round(score, 4)} for s, t, score in answers])
 
 
-async def unless_gone(request: Request, answer: Coroutine[Any, Any, Response]) -> Response:
-    """The answer; raises `ClientDisconnect`, and cancels the work, when the client goes before it."""
-    work = asyncio.ensure_future(answer)
-    gone = asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            raise ClientDisconnect
-        return work.result()
-    finally:
-        work.cancel()
-        gone.cancel()
+class Endpoint:
+    """An address of `Inference`: reads the body within its limits, answers while the client waits, and counts. A class and
+    not a function, so that Starlette hands it the bare messages."""
+
+    def __init__(self, inference: Inference, answer: Answer):
+        self.limits, self.budget, self.metrics = inference.limits, inference.budget, inference.metrics
+        self.model, self.answer = inference.model, answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        model = self.model(request)
+        begin = time.perf_counter()
+        status = 500
+        try:
+            with self.budget.share() as share:
+                body = await self.body(request, model, share)
+                due = asyncio.get_running_loop().time() + self.limits.deadline
+                async with Presence(receive):
+                    response = await self.answer(request, model, body, due)
+            status = response.status_code
+        except ClientDisconnect:
+            status, response = 499, Response(status_code=499)  # nobody reads it
+            self.metrics.gone.labels(model.name).inc()
+        except Refusal as refusal:
+            status, response = refusal.status, refused(refusal)
+        except (InputError, MultiPartException) as error:
+            status, response = 400, refused(Refusal(400, first_line(error)))
+        finally:
+            self.metrics.answered(model.name, status, time.perf_counter() - begin)
+        await response(scope, receive, send)
+
+    async def body(self, request: Request, model: Model, share: Share) -> bytes:
+        refusal = None
+        try:
+            _, batcher = model.loaded()
+            refusal = batcher.refusal() if batcher.full else None
+        except Refusal as loading:
+            refusal = loading
+        try:
+            async with asyncio.timeout(self.limits.reading):
+                return await read_body(request, self.limits.body, share, refusal)
+        except TimeoutError:
+            raise Refusal(408, f"the request was not complete after {self.limits.reading:g} seconds") from None
 
 
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+class Presence:
+    """`async with Presence(receive)`: what is done within is cancelled when the client goes, and `ClientDisconnect` raised.
+    Nobody looks before `LOOK` seconds: most answers come sooner, and a task that watches costs as much as a small network."""
+
+    LOOK = 0.25
+
+    def __init__(self, receive: Receive):
+        self.receive = receive
+        self.gone = False
+        self.watching: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> None:
+        self.task = asyncio.current_task()
+        assert self.task is not None
+        self.cancelling = self.task.cancelling()
+        self.handle = asyncio.get_running_loop().call_later(self.LOOK, self.look)
+
+    def look(self) -> None:
+        self.watching = asyncio.ensure_future(self.watch())
+
+    async def watch(self) -> None:
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+        self.gone = True
+        assert self.task is not None
+        self.task.cancel()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        assert self.task is not None
+        self.handle.cancel()
+        if self.watching is not None:
+            self.watching.cancel()
+        if self.gone and self.task.uncancel() <= self.cancelling and kind is asyncio.CancelledError:
+            raise ClientDisconnect from error
 
 
 class Upload(io.BytesIO):
@@ -320,13 +343,13 @@ class Upload(io.BytesIO):
         return self.name
 
 
-async def _uploads(request: Request, body: bytearray) -> list[Upload]:
+async def _uploads(request: Request, body: bytes) -> list[Upload]:
     """The files of a form, or the body as one."""
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-        return [_upload("image", bytes(body))]
+        return [_upload("image", body)]
 
     async def parts() -> AsyncIterator[bytes]:
-        yield bytes(body)
+        yield body
 
     parser = MultiPartParser(request.headers, parts(), max_files=1000, max_fields=10)  # type: ignore[arg-type]
     try:
@@ -350,7 +373,7 @@ class _Translate(msgspec.Struct):
     sentences: list[str]
 
 
-def _sentences(request: Request, body: bytearray) -> list[str]:
+def _sentences(request: Request, body: bytes) -> list[str]:
     """{"sentences": [...]}, or plain text with one per line."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip()
     try:

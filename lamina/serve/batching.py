@@ -11,18 +11,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lamina.serve.refusal import Refusal
 
 WORTH = 0.97  # of the best throughput: a smaller batch that reaches it is the better one
 PATIENCE = 5.0  # seconds after which no larger batch is measured
-ROUNDS, ENOUGH = (
-    8,
-    2.0,
-)  # each size is measured so often, within so many seconds: a busy moment of the machine meets all of them
-WEIGHT = 0.2  # of the newest batch in what is known of the pace
+ROUNDS, ENOUGH = 8, 2.0  # each size is measured so often, in so many seconds: a busy moment of the machine meets all of them
+WEIGHT = 0.2  # of the newest batch in what is known of the pace, where it was faster; a slower one counts at once
+QUEUE = 0.5  # of the latency that is spent waiting to be run: a flood slows everything before the pace shows it
 LONGEST = 1024  # rows that wait at most, however fast the network is
 
 
@@ -64,14 +62,15 @@ class Job:
     rows: int
     key: Hashable
     answer: asyncio.Future[Any]
+    came: float = field(default_factory=time.perf_counter)
     waits: bool = True
 
 
 class Batcher:
-    """`run` takes the values of some jobs with one key, and gives an answer for each, in their order; it is called on a
-    thread of its own. Where it raises for several, each is run alone, so that a bad one fails by itself.
+    """`run` takes the values of some jobs with one key, and gives an answer or an error for each, in their order; it is called
+    on a thread of its own. Where it raises for several, each is run alone, so that a bad one fails by itself.
 
-    `latency` is what an accepted request waits at most, expected, in seconds: more are refused. `observe(rows, seconds)` is
+    `latency` is what an accepted request takes at most, expected, in seconds: more are refused. `observe(rows, seconds)` is
     called for each batch. Belongs to the running event loop.
     """
 
@@ -83,7 +82,7 @@ class Batcher:
         observe: Callable[[int, float], None] = lambda rows, seconds: None,
     ):
         self.run, self.size, self.latency, self.observe = run, pace.rows, latency, observe
-        self.seconds = pace.seconds  # a row, lately
+        self.seconds = pace.seconds  # from one row's answer to the next, lately, while others waited
         self.waiting = 0  # rows
         self._jobs: deque[Job] = deque()
         self._closing = False
@@ -94,9 +93,8 @@ class Batcher:
 
     @property
     def room(self) -> int:
-        """Rows that may wait: those that are answered within the latency, behind a batch that runs already."""
-        expected = int(self.latency / max(self.seconds, 1e-6)) - self.size
-        return min(LONGEST, max(self.size, expected))
+        """Rows that may wait: those that are run within `QUEUE` of the latency."""
+        return min(LONGEST, max(self.size, int(QUEUE * self.latency / max(self.seconds, 1e-6))))
 
     @property
     def full(self) -> bool:
@@ -118,13 +116,16 @@ class Batcher:
             self._jobs.append(job)
             self.waiting += rows
             self._changed.notify()
+        late = self._loop.call_at(due, self._expire, job)
         try:
-            async with asyncio.timeout_at(due):
-                return await job.answer
-        except TimeoutError:
-            raise Refusal(503, "no answer before the deadline", retry=self.waiting * self.seconds) from None
+            return await job.answer
         finally:
+            late.cancel()
             self._withdraw(job)
+
+    def _expire(self, job: Job) -> None:
+        if not job.answer.done():
+            job.answer.set_exception(Refusal(503, "no answer before the deadline", retry=self.waiting * self.seconds))
 
     async def close(self) -> None:
         """Run what waits, and end the thread."""
@@ -134,6 +135,8 @@ class Batcher:
         await asyncio.to_thread(self._thread.join)
 
     def _withdraw(self, job: Job) -> None:
+        if not job.waits:  # it was taken, which is not taken back
+            return
         with self._changed:
             if job.waits:
                 job.waits = False
@@ -143,12 +146,15 @@ class Batcher:
     # ---- on the thread -----------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
+        end = 0.0  # of the last batch
         while batch := self._next():
             begin = time.perf_counter()
             results = self._results(batch)
-            seconds = time.perf_counter() - begin
+            last, end = end, time.perf_counter()
+            # What waited when the last batch ended took from then on, whatever else had the processor before it was run.
+            pace = end - (last if batch[0].came < last else begin)
             with contextlib.suppress(RuntimeError):  # the loop was closed by force: nobody waits any more
-                self._loop.call_soon_threadsafe(self._deliver, batch, results, seconds)
+                self._loop.call_soon_threadsafe(self._deliver, batch, results, end - begin, pace)
 
     def _next(self) -> list[Job]:
         """The first job and those after it with its key, up to the size of a batch; none when all is done."""
@@ -183,10 +189,10 @@ class Batcher:
 
     # ---- on the loop -------------------------------------------------------------------------------------------------
 
-    def _deliver(self, batch: Sequence[Job], results: Sequence[Any], seconds: float) -> None:
+    def _deliver(self, batch: Sequence[Job], results: Sequence[Any], seconds: float, pace: float) -> None:
         rows = sum(job.rows for job in batch)
         if rows >= math.ceil(self.size / 2):  # a smaller one says nothing of the pace under load
-            self.seconds += WEIGHT * (seconds / rows - self.seconds)
+            self.seconds = max(pace / rows, self.seconds + WEIGHT * (pace / rows - self.seconds))
         self.observe(rows, seconds)
         for job, result in zip(batch, results, strict=True):
             if job.answer.done():  # its client has gone, or its deadline has passed

@@ -5,6 +5,7 @@ import hmac
 import ipaddress
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -43,6 +44,7 @@ class Guard:
     def __init__(self, app: ASGIApp, hosts: Sequence[str] = (), origins: Sequence[str] = (), token: str | None = None):
         self.app = app
         self.hosts, self.origins, self.token = {h.lower() for h in hosts}, set(origins), token
+        self.knows = lru_cache(256)(self._knows)  # every request asks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -67,7 +69,9 @@ class Guard:
         await self.app(scope, receive, marked)
 
     def check(self, path: str, headers: Headers, scheme: str) -> Refusal | None:
-        host = headers.get("host", "")
+        host = headers.get("host")
+        if host is None:
+            return Refusal(400, "the request has no Host")
         if not self.knows(host):
             return Refusal(403, f"this server is not called {host!r}: start it with --allow-host {_name(host) or 'NAME'}")
         origin = headers.get("origin")
@@ -79,7 +83,7 @@ class Guard:
                 return Refusal(401, "this server wants the header Authorization: Bearer TOKEN, with its own token")
         return None
 
-    def knows(self, host: str) -> bool:
+    def _knows(self, host: str) -> bool:
         """Addresses are let in: only a name can be rebound."""
         name = _name(host)
         if name == "localhost" or self.hosts & {name, "*"}:
@@ -131,30 +135,33 @@ class Share:
         self.size = 0
 
 
-async def read_body(request: Request, limit: int, share: Share, refusal: Refusal | None = None) -> bytearray:
+async def read_body(request: Request, limit: int, share: Share, refusal: Refusal | None = None) -> bytes:
     """The whole body. Raises `Refusal` if it is too large or does not read, or the one that is given after the last byte, and
     `ClientDisconnect` if its sender goes."""
     length = request.headers.get("content-length")
     if request.headers.get("content-encoding", "identity") != "identity":
         raise Refusal(415, "bodies are taken as they are: send no Content-Encoding")
-    too_large = Refusal(413, f"the body is larger than {units.bytes_(limit)}")
     if length is not None and int(length) > limit:
-        raise too_large
-    body = bytearray()
+        raise too_large(limit)
+    parts: list[bytes] = []
     seen = 0
     async for chunk in request.stream():
         # What is refused is read to its end all the same: a server that closes on a client which still sends loses its answer.
         seen += len(chunk)
         if seen > limit:
-            raise too_large
+            raise too_large(limit)
         if refusal is None:
             try:
                 share.take(len(chunk))
-                body += chunk
+                parts.append(chunk)
             except Refusal as error:
                 refusal = error
-                body.clear()
+                parts.clear()
                 share.release()
     if refusal is not None:
         raise refusal
-    return body
+    return b"".join(parts)  # of one part that part itself
+
+
+def too_large(limit: int) -> Refusal:
+    return Refusal(413, f"the body is larger than {units.bytes_(limit)}")

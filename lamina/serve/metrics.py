@@ -1,5 +1,7 @@
 """What the server counts, as Prometheus reads it."""
 
+from functools import lru_cache
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from starlette.requests import Request
 from starlette.responses import Response
@@ -30,9 +32,17 @@ class Metrics:
         )
         self.rows = Histogram("lamina_batch_rows", "Inputs run together.", ["model"], buckets=ROWS, registry=registry)
         self.runs = Histogram("lamina_run_seconds", "Runs of the network.", ["model"], buckets=SECONDS, registry=registry)
+        # The library looks a label up under a lock and by text: every request would.
+        self._counter = lru_cache(256)(lambda name, status: self.requests.labels(name, str(status)))
+        self._timer = lru_cache(256)(lambda name: self.seconds.labels(name))
         waiting = Gauge("lamina_waiting_rows", "Inputs that wait to be run.", ["model"], registry=registry)
         for model in models.all.values():
             waiting.labels(model.name).set_function(lambda model=model: model.batcher.waiting if model.batcher else 0)
+
+    def answered(self, name: str, status: int, seconds: float) -> None:
+        """A request was, whether with an answer or a refusal."""
+        self._counter(name, status).inc()
+        self._timer(name).observe(seconds)
 
     def observe(self, name: str, rows: int, seconds: float) -> None:
         """A batch was run."""

@@ -24,7 +24,8 @@ SENTENCE = "Ein Satz mit ein paar Wörtern."  # what a translation is timed on; 
 
 
 class Network(Protocol):
-    """What answers: arrays for `inputs` in, arrays for `outputs` out, of several requests at once."""
+    """What answers: arrays for `inputs` in, arrays for `outputs` out, of several requests at once; an error in place of the
+    arrays where a request is wrong by itself."""
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
@@ -32,10 +33,10 @@ class Network(Protocol):
     batches: bool  # whether rows of several requests can be run together
 
     def example(self, rows: int) -> list[Array]: ...
-    def run(self, values: Sequence[Sequence[Array]]) -> list[list[Array]]: ...
+    def run(self, values: Sequence[Sequence[Array]]) -> Sequence[list[Array] | Exception]: ...
 
 
-def _split(outputs: Sequence[Array], values: Sequence[Sequence[Array]]) -> list[list[Array]]:
+def _split(outputs: Sequence[Array], values: Sequence[Sequence[Array]]) -> Sequence[list[Array]]:
     """The outputs of each of `values`, whose rows were run together."""
     if len(values) == 1:
         return [list(outputs)]
@@ -67,7 +68,7 @@ class Arrays:
         self.inputs = tuple(
             Port(name, datatype(x.dtype), tuple(shape)) for name, x, shape in zip(names, example, shapes, strict=True)
         )
-        found = self.run([example])[0]
+        found = [y.numpy() for y in self.session.run(*example)]
         outputs = [row["name"] for row in describe(path)["outputs"]] if path is not None else _names(len(found))
         self.outputs = tuple(
             Port(name, datatype(y.dtype), (FREE, *y.shape[1:]) if self.batches else y.shape)
@@ -76,15 +77,28 @@ class Arrays:
 
     def _rows_are_apart(self) -> bool:
         """Whether batches of two and of three are answered by as many rows."""
-        return all(y.ndim and len(y) == rows for rows in (2, 3) for y in self.run([self.example(rows)])[0])
+        return all(y.dim() and len(y) == rows for rows in (2, 3) for y in self.session.run(*self.example(rows)))
 
     def example(self, rows: int) -> list[Array]:
         return [np.concatenate([x] * rows) if self.batches else x for x in self._example]
 
-    def run(self, values: Sequence[Sequence[Array]]) -> list[list[Array]]:
-        # A copy even of one request: arrays out of a request's body may begin at any byte.
-        inputs = [np.concatenate(parts) if parts[0].ndim else parts[0].copy() for parts in zip(*values, strict=True)]
+    def run(self, values: Sequence[Sequence[Array]]) -> Sequence[list[Array] | Exception]:
+        inputs = values[0] if len(values) == 1 else [np.concatenate(parts) for parts in zip(*values, strict=True)]
+        if any(map(_has_nan, inputs)):
+            return self._without_nan(values)
         return _split([y.numpy() for y in self.session.run(*inputs)], values)
+
+    def _without_nan(self, values: Sequence[Sequence[Array]]) -> Sequence[list[Array] | Exception]:
+        """The requests that hold NaN get their error, the others are run together. (Here and not where they are read: numpy
+        lets other threads go on while it looks, and who reads would have to wait for them.)"""
+        holding = [next((p.name for p, x in zip(self.inputs, value, strict=True) if _has_nan(x)), None) for value in values]
+        good = [value for value, name in zip(values, holding, strict=True) if name is None]
+        answers = iter(self.run(good) if good else [])
+        return [next(answers) if name is None else InputError(f"input {name} holds NaN") for name in holding]
+
+
+def _has_nan(array: Array) -> bool:
+    return array.dtype.kind == "f" and array.size > 0 and bool(np.isnan(array.min()))  # the least of numbers with a NaN is NaN
 
 
 def _names(count: int) -> list[str]:
@@ -105,7 +119,7 @@ class Sentences:
     def example(self, rows: int) -> list[Array]:
         return [np.array([SENTENCE] * rows, object)]
 
-    def run(self, values: Sequence[Sequence[Array]]) -> list[list[Array]]:
+    def run(self, values: Sequence[Sequence[Array]]) -> Sequence[list[Array]]:
         sentences: list[str] = np.concatenate([value[0] for value in values]).tolist()
         answers = self.translator.translate(sentences, self.beams)
         texts = np.array([row["target"] for row in answers], object)

@@ -120,9 +120,6 @@ def read_request(
         binary = binary[size:]
     if len(binary):
         raise InputError(f"{len(binary)} bytes of the body belong to no input: their sizes are binary_data_size")
-    for name, array in arrays.items():
-        if array.dtype.kind == "f" and np.isnan(array).any():
-            raise InputError(f"input {name} holds NaN")
     return Request(asked.id, [arrays[name] for name in names], _wanted(asked, outputs), _timeout(asked))
 
 
@@ -190,7 +187,8 @@ def _from_binary(value: _Input, shape: tuple[int, ...], data: memoryview) -> Arr
         raise InputError(f"input {value.name}: {_text(shape)} of {value.datatype} are {size} bytes, not {len(data)}")
     if value.datatype == "BOOL" and (np.frombuffer(data, np.uint8) > 1).any():
         raise InputError(f"input {value.name}: a BOOL is a byte of 0 or 1")
-    return np.frombuffer(data, dtype).reshape(shape)
+    # A copy: in the body it begins at any byte, which numpy reads ten times as slowly, and torch not at all.
+    return np.frombuffer(bytearray(data), dtype).reshape(shape)
 
 
 def _texts(name: str, shape: tuple[int, ...], data: memoryview) -> Array:

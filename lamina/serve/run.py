@@ -10,10 +10,11 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from lamina.errors import InputError, LaminaError, reason
 
+HEAD = 64 << 10  # bytes of a request before its body, at most
 SILENCE = 10  # seconds that a connection may take for the head of a request
 GRACE = 1.0  # seconds that a connection taken before a stop may take for its first request
 CONNECTIONS = 512  # at once; more are answered 503
@@ -48,13 +49,31 @@ def is_local(listening: socket.socket) -> bool:
     return ipaddress.ip_address(listening.getsockname()[0]).is_loopback
 
 
-class Protocol(H11Protocol):
+class Protocol(HttpToolsProtocol):
     """Closes a connection on which no request has begun for `SILENCE` seconds. uvicorn itself only looks at those that have
-    sent nothing since an answer: a client that sends half a head, or half of what was refused, would hold one for ever."""
+    sent nothing since an answer: a client that sends half a head, or half of what was refused, would hold one for ever. And
+    refuses a head without end, which httptools would keep."""
+
+    head = 0  # bytes of the one that is being read, none between its end and the next one's beginning
+    reading_head = False
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._watch(None)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self.head = self.head + len(data) if self.reading_head else 0
+        if self.head > HEAD and not self.transport.is_closing():
+            self.send_400_response("the head of the request is too long")
+
+    def on_message_begin(self) -> None:
+        self.reading_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self.reading_head = False
+        super().on_headers_complete()
 
     def _watch(self, last: Any) -> None:
         if self.transport.is_closing():
@@ -78,7 +97,9 @@ class Server(uvicorn.Server):
                 http=Protocol,
                 ws="none",
                 lifespan="on",
-                log_level="warning",
+                log_level="error",
+                date_header=False,
+                proxy_headers=False,
                 limit_concurrency=CONNECTIONS,
                 server_header=False,
             )

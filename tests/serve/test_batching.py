@@ -103,12 +103,12 @@ def test_answers_that_are_missing_are_an_error():
 
 def test_a_full_queue_refuses_with_the_time_to_come_back():
     async def scene(gate, batcher):
-        assert batcher.room == 6  # ten rows of 0.1 s are answered in a second, four of which run already
-        tasks = [await started(gate, batcher), submit(batcher, 2, rows=5)]
+        assert batcher.room == 5  # ten rows of 0.1 s are answered in a second, and half of it is for waiting
+        tasks = [await started(gate, batcher), submit(batcher, 2, rows=4)]
         await asyncio.sleep(0)
         with pytest.raises(Refusal) as refusal:
             await submit(batcher, 3, rows=2)
-        assert refusal.value.status == 429 and refusal.value.retry == pytest.approx(0.5)
+        assert refusal.value.status == 429 and refusal.value.retry == pytest.approx(0.4)
         tasks.append(submit(batcher, 4))  # the one row that there is room for
         await asyncio.sleep(0)
         assert batcher.full
@@ -178,6 +178,32 @@ def test_the_room_follows_the_pace():
             await submit(batcher, 1)
         assert batcher.room > 100  # a row takes far less than the second that was said
         assert seen == [1] * 40
+        await batcher.close()
+
+    asyncio.run(scene())
+
+
+def test_a_slower_pace_counts_at_once():
+    """Also where it is not the network that is slow: what waited when the last batch ended took from then on."""
+
+    async def scene():
+        first, second = threading.Event(), threading.Event()
+
+        def run(values):
+            if values == [2]:
+                assert second.wait(SOON)
+            first.set()
+            return values
+
+        batcher = Batcher(run, Pace(1, 1e-4), 100.0)
+        await submit(batcher, 1)
+        quick = batcher.seconds
+        slow, waiting = submit(batcher, 2), submit(batcher, 3)
+        await asyncio.sleep(0.3)
+        second.set()
+        await asyncio.gather(slow, waiting)
+        await asyncio.sleep(0)
+        assert quick < 0.1 < batcher.seconds  # 0.3 s for a row, not a fifth of it
         await batcher.close()
 
     asyncio.run(scene())

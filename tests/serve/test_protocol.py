@@ -109,7 +109,6 @@ def test_bad_requests(body, message):
         (tensor(binary_data_size=4), b"\0" * 4, X, "1x2 of FP32 are 8 bytes, not 4"),
         (tensor(binary_data_size=8), b"\0" * 12, X, "4 bytes of the body belong to no input"),
         (tensor([1, 2], binary_data_size=8), b"\0" * 8, X, "both in JSON and in binary"),
-        (tensor(binary_data_size=8), np.array([1, np.nan], "<f4").tobytes(), X, "input x holds NaN"),
         (tensor(None, "b", [2], "BOOL", binary_data_size=2), b"\0\2", FLAG, "a byte of 0 or 1"),
         (tensor(None, "t", [1], "BYTES", binary_data_size=3), b"\1\0\0", TEXT, "string 0 ends after the data do"),
         (tensor(None, "t", [1], "BYTES", binary_data_size=6), b"\3\0\0\0ab", TEXT, "string 0 ends after the data do"),
