@@ -1,19 +1,22 @@
 """What the server costs beside the network, and what it does under more load than it can carry. Loopback only.
 
-    python benchmarks/serving.py [MODEL...] [--weights random] [--seconds 10] [--overload 60] [--peers]
+    python benchmarks/serving.py [MODEL...] [--weights random] [--seconds 10] [--overload 60] [--peers] [--record]
 
-The server and the plain loop over `Session.run` run on one core with one thread, the clients on another core. For each network:
+The server and the plain loop over `Session.run` run on one core with one thread, the clients on another core: what HTTP costs
+is taken from the network's own time, and a network whose image takes a millisecond shows it most. For each network:
 
 - the loop: images per second at batches of 1 to 16, and how long one run takes;
 - throughput: 32 clients that ask, wait and ask again, with batches of one (--batch 1) and adaptive ones; each as a share of the
   loop's, taken before and after; and the same by processor time per image, which other work of the machine does not change;
-- latency at half of that load, Poisson arrivals, in multiples of one run;
+- latency at half of the load, Poisson arrivals, in multiples of one run: half of what runs of one image carry (a server without
+  any cost of its own would take 1.5 runs in the mean: who comes waits for half of those before), and half of what the best
+  batch carries, which for a small network is more than runs of one image can do at all;
 - ten times the load: every request is answered 200, 429 or 503; the latency of those answered 200, the memory of the server,
-  and how long after the flood a lone request is answered as fast as before;
+  and how long after the flood a lone request is answered as fast as before; and how late the client was itself;
 - nuisances beside good clients, whose every request is answered 200;
 - SIGTERM while clients ask on: none that the server took is lost.
 
-With `--peers` LitServe serves the same network, in .serving (`make serving`).
+With `--peers` LitServe serves the same network, in .serving (`make serving`). `--record` writes its record.
 """
 
 import argparse
@@ -34,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import record
 from serving_client import Load, nuisance
 
 HERE = Path(__file__).resolve().parent
@@ -168,10 +172,14 @@ async def throughput(load: Load, seconds: float, process: subprocess.Popen[str] 
     return rate, spent / max(1, len(load.latencies()))
 
 
-async def half(load: Load, rate: float, seconds: float) -> list[float]:
-    load.forget()
-    await load.open(rate / 2, seconds)
-    return load.latencies()
+async def half(load: Load, times: Times, seconds: float) -> dict[str, list[float]]:
+    """The latencies at half of what runs of one image carry, and of what the best batch carries."""
+    found: dict[str, list[float]] = {}
+    for name, rate in (("of runs of one", 1 / times[1][0]), ("of the best batch", best_rate(times))):
+        load.forget()
+        await load.open(rate / 2, seconds)
+        found[name] = load.latencies()
+    return found
 
 
 async def overload(load: Load, process: subprocess.Popen[str], rate: float, seconds: float, one: float) -> dict[str, Any]:
@@ -191,6 +199,7 @@ async def overload(load: Load, process: subprocess.Popen[str], rate: float, seco
     await watching
     found = {"statuses": load.statuses(), "lost": len(load.lost), "not sent": skipped, "memory": (before, max(peak))}
     found |= {"latency": [quantile(load.latencies(), share) for share in (0.5, 0.99, 1)]}
+    found["late"] = quantile(sorted(load.late), 0.99)
     found["recovery"] = float("inf")
     while time.perf_counter() - over < 30:  # a lone request as fast as before
         load.forget()
@@ -222,7 +231,7 @@ async def stopped(load: Load, process: subprocess.Popen[str]) -> dict[str, Any]:
     return {"statuses": load.statuses(), "lost": load.lost, "after": time.perf_counter() - begin, "exit": process.wait(60)}
 
 
-def measure(model: str, weights: str | None, seconds: float, flood: float, peers: bool) -> None:
+def measure(model: str, weights: str | None, seconds: float, flood: float, peers: bool) -> dict[str, Any]:
     from lamina.infer.session import Session
 
     session = Session(model, weights, threads=1)
@@ -241,8 +250,10 @@ def measure(model: str, weights: str | None, seconds: float, flood: float, peers
             with litserve(model, weights, batch) as port:
                 served[f"litserve, batches of {batch}"] = asyncio.run(throughput(theirs(port, x), seconds))
                 if batch == 16:
-                    rows["litserve at half load"] = asyncio.run(half(theirs(port, x), best_rate(first), seconds))
-    report(model, first, second, served, rows)
+                    rows["litserve at half"] = asyncio.run(half(theirs(port, x), first, seconds))
+    found = document(model, first, second, served, rows)
+    report(found)
+    return found
 
 
 def best_rate(times: Times) -> float:
@@ -253,40 +264,71 @@ async def pressed(
     load: Load, process: subprocess.Popen[str], times: Times, rate: float, seconds: float, flood: float
 ) -> dict[str, Any]:
     """What a server with the defaults of `lamina serve` does, which answers `rate` requests per second at most."""
-    found: dict[str, Any] = {"lamina at half load": await half(load, best_rate(times), seconds)}
+    found: dict[str, Any] = {"lamina at half": await half(load, times, seconds)}
     found["flood"] = await overload(load, process, rate, flood, times[1][0])
     found["disturbed"] = await disturbed(load, seconds)
     found["stopped"] = await stopped(load, process)
     return found
 
 
-def report(model: str, first: Times, second: Times, served: dict[str, tuple[float, float]], rows: dict[str, Any]) -> None:
+def document(
+    model: str, first: Times, second: Times, served: dict[str, tuple[float, float]], rows: dict[str, Any]
+) -> dict[str, Any]:
+    """What was measured, as it is kept: rates per second, times in milliseconds, `share` and `by processor` of the loop's."""
     clock = {batch: (first[batch][0] + second[batch][0]) / 2 for batch in BATCHES}
     cpu = {batch: min(first[batch][1], second[batch][1]) / batch for batch in BATCHES}  # per image
     best = max(BATCHES, key=lambda batch: batch / clock[batch])
-    drift = max(abs(first[batch][0] / second[batch][0] - 1) for batch in BATCHES)
-    print(f"{model}, one core, one thread; the loop before and after differs by up to {100 * drift:.0f} %")
-    print("  loop, images/s        ", ", ".join(f"{batch / clock[batch]:.1f} at {batch}" for batch in BATCHES))
-    print("  its processor time    ", ", ".join(f"{1000 * cpu[batch]:.2f} ms at {batch}" for batch in BATCHES), "per image")
+    found: dict[str, Any] = {
+        "model": model,
+        "drift": max(abs(first[batch][0] / second[batch][0] - 1) for batch in BATCHES),
+        "loop": {batch: {"rate": batch / clock[batch], "processor": 1000 * cpu[batch]} for batch in BATCHES},
+        "best": best,
+        "run": 1000 * clock[1],
+        "served": {},
+        "half": {},
+    }
     for name, (rate, spent) in served.items():
         batch = 1 if name.endswith(" 1") else best
-        text = f"{rate:8.1f}/s, {rate * clock[batch] / batch:.2f} of the loop at batch {batch}"
-        least = cpu[1] if batch == 1 else min(cpu.values())
-        by_cpu = "" if spent != spent else f"; processor time {1000 * spent:.2f} ms per image, {least / spent:.2f}"
-        print(f"  {name:22} {text}{by_cpu}")
-    for name in ("lamina at half load", "litserve at half load"):
-        if values := rows.get(name):
-            parts = [("median", statistics.median(values)), ("mean", statistics.mean(values)), ("90 %", quantile(values, 0.9))]
-            text = ", ".join(f"{label} {1000 * v:.1f} ms ({v / clock[1]:.2f} runs)" for label, v in parts)
-            print(f"  {name:22} {text}; one run {1000 * clock[1]:.1f} ms")
-    flood = rows["flood"]
+        row = {"rate": rate, "share": rate * clock[batch] / batch, "of": batch}
+        if spent == spent:
+            row |= {"processor": 1000 * spent, "by processor": (cpu[1] if batch == 1 else min(cpu.values())) / spent}
+        found["served"][name] = row
+    for name in ("lamina", "litserve"):
+        for load, values in rows.get(f"{name} at half", {}).items():
+            figures = (
+                ("median", statistics.median(values)),
+                ("mean", statistics.mean(values)),
+                ("90 %", quantile(values, 0.9)),
+            )
+            found["half"][f"{name}, {load}"] = {label: 1000 * value for label, value in figures}
+    return found | {name: rows[name] for name in ("flood", "disturbed", "stopped")}
+
+
+def report(found: dict[str, Any]) -> None:
+    loop, flood = found["loop"], found["flood"]
+    print(f"{found['model']}, one core, one thread; the loop before and after differs by up to {100 * found['drift']:.0f} %")
+    print("  loop, images/s        ", ", ".join(f"{row['rate']:.1f} at {batch}" for batch, row in loop.items()))
+    print("  its processor time    ", ", ".join(f"{row['processor']:.2f} ms at {b}" for b, row in loop.items()), "per image")
+    for name, row in found["served"].items():
+        by_cpu = (
+            f"; processor time {row['processor']:.2f} ms per image, {row['by processor']:.2f}" if "processor" in row else ""
+        )
+        print(f"  {name:22} {row['rate']:8.1f}/s, {row['share']:.2f} of the loop at batch {row['of']}{by_cpu}")
+    for name, row in found["half"].items():
+        text = ", ".join(f"{label} {value:.1f} ms ({value / found['run']:.2f} runs)" for label, value in row.items())
+        print(f"  half load, {name}: {text}; one run {found['run']:.1f} ms")
     middle, late, last = (1000 * value for value in flood["latency"])
-    print(f"  ten times the load     {flood['statuses']}, lost {flood['lost']}, not sent by the client {flood['not sent']}")
+    print(
+        f"  ten times the load     {flood['statuses']}, lost {flood['lost']}, not sent by the client {flood['not sent']}",
+        end="",
+    )
+    print(f", which was {1000 * flood['late']:.0f} ms late itself (99 %)")
     print(f"                         answered 200: median {middle:.0f} ms, 99 % {late:.0f} ms, longest {last:.0f} ms")
     print(f"                         memory {flood['memory'][0]:.0f} MB before, {flood['memory'][1]:.0f} MB at most", end="")
     print(f"; recovered {flood['recovery']:.2f} s after")
     for name in ("disturbed", "stopped"):
-        print(f"  {name:22} {rows[name]}")
+        print(f"  {name:22} {found[name]}")
+    sys.stdout.flush()
 
 
 def main() -> None:
@@ -296,14 +338,16 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--overload", type=float, default=60)
     parser.add_argument("--peers", action="store_true")
+    parser.add_argument("--record", action="store_true", help="write benchmarks/records/serving.json")
     parser.add_argument("--loop", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.loop:
         print_loop(given.models[0], given.weights)
         return
     os.sched_setaffinity(0, {CLIENT})
-    for model in given.models:
-        measure(model, given.weights, given.seconds, given.overload, given.peers)
+    rows = [measure(model, given.weights, given.seconds, given.overload, given.peers) for model in given.models]
+    if given.record:
+        record.write("serving", record.provenance(), rows=rows)
 
 
 if __name__ == "__main__":

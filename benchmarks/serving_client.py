@@ -1,6 +1,6 @@
 """Load for `serving.py`: an HTTP client as plain as possible, so that what is timed is the server. Loopback only.
 
-`Load(port, path, headers, body)` sends the same request again and again; each answer is (when it was due, how long it took, its
+`Load(port, path, body, headers)` sends the same request again and again; each answer is (when it was due, how long it took, its
 status). A request that gets no whole answer is counted in `lost`, with its error.
 """
 
@@ -13,6 +13,43 @@ from dataclasses import dataclass, field
 PATIENCE = 60.0  # seconds after which an answer counts as lost
 
 
+class Connection(asyncio.Protocol):
+    """One request after another. Callbacks and no streams: a stream costs the client more than the server's whole answer."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.received = b""
+        self.answer: asyncio.Future[tuple[int, bool]] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+        head, end, body = self.received.partition(b"\r\n\r\n")
+        if not end or self.answer is None:
+            return
+        head = head.lower()
+        length = int(head.split(b"\r\ncontent-length:", 1)[1].split(b"\r\n", 1)[0])
+        if len(body) >= length and not self.answer.done():
+            self.received = body[length:]
+            self.answer.set_result((int(head[9:12]), b"connection: close" in head))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        if self.answer is not None and not self.answer.done():
+            self.answer.set_exception(exc or ConnectionResetError("closed before the whole answer"))
+
+    def ask(self, request: bytes) -> asyncio.Future[tuple[int, bool]]:
+        """The status of the answer, once it is there whole, and whether the server closes."""
+        self.answer = asyncio.get_running_loop().create_future()
+        self.transport.write(request)  # pyright: ignore[reportAttributeAccessIssue]
+        return self.answer
+
+    def close(self) -> None:
+        self.transport.close()  # pyright: ignore[reportAttributeAccessIssue]
+
+
 @dataclass
 class Load:
     port: int
@@ -21,21 +58,19 @@ class Load:
     headers: dict[str, str] = field(default_factory=dict)
     answers: list[tuple[float, float, int]] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
-    idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = field(default_factory=list)
+    late: list[float] = field(default_factory=list)  # seconds by which this client itself was late to send
+    idle: list[Connection] = field(default_factory=list)
 
-    @property
-    def request(self) -> bytes:
+    def __post_init__(self) -> None:
         lines = [f"POST {self.path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(self.body)}"]
         lines += [f"{key}: {value}" for key, value in self.headers.items()]
-        return ("\r\n".join(lines) + "\r\n\r\n").encode() + self.body
+        self.request = ("\r\n".join(lines) + "\r\n\r\n").encode() + self.body
 
-    def kept(self, keep: bool) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+    def kept(self, keep: bool) -> Connection | None:
         """A connection that the server has not closed since its last answer (it closes those that are idle for 5 seconds)."""
         while keep and self.idle:
-            reader, writer = self.idle.pop()
-            if not reader.at_eof():
-                return reader, writer
-            writer.close()
+            if not (found := self.idle.pop()).closed:
+                return found
         return None
 
     async def one(self, due: float | None = None, keep: bool = True) -> int:
@@ -43,17 +78,20 @@ class Load:
         begin = time.perf_counter() if due is None else due
         try:
             async with asyncio.timeout(PATIENCE):
-                reader, writer = self.kept(keep) or await asyncio.open_connection("127.0.0.1", self.port)
-                status, closing = await exchange(reader, writer, self.request)
+                connection = self.kept(keep)
+                if connection is None:
+                    loop = asyncio.get_running_loop()
+                    _, connection = await loop.create_connection(Connection, "127.0.0.1", self.port)
+                status, closing = await connection.ask(self.request)
         except ConnectionRefusedError:
             return 0
-        except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+        except (OSError, TimeoutError) as error:
             self.lost.append(type(error).__name__)
             return -1
         if keep and not closing:
-            self.idle.append((reader, writer))
+            self.idle.append(connection)
         else:
-            writer.close()
+            connection.close()
         self.answers.append((begin, time.perf_counter() - begin, status))
         return status
 
@@ -75,15 +113,20 @@ class Load:
         clock, begin, tasks, skipped = random.Random(0), time.perf_counter(), set(), 0
         due = begin
         while (due := due + clock.expovariate(rate)) < begin + seconds:
-            if (wait := due - time.perf_counter()) > 0:
-                await asyncio.sleep(wait)
+            # A sleep ends up to a millisecond late: the last one is spent looking at the clock, and at what is answered.
+            if (wait := due - time.perf_counter()) > 0.002:
+                await asyncio.sleep(wait - 0.002)
+            while time.perf_counter() < due:
+                await asyncio.sleep(0)
             if len(tasks) >= most:
                 skipped += 1
                 await asyncio.sleep(0)
                 continue
+            self.late.append(time.perf_counter() - due)
             task = asyncio.ensure_future(self.one(due))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
+            await asyncio.sleep(0)
         await asyncio.gather(*tasks)
         return skipped
 
@@ -97,20 +140,12 @@ class Load:
     def forget(self) -> None:
         self.answers.clear()
         self.lost.clear()
+        self.late.clear()
 
     def close(self) -> None:
-        for _, writer in self.idle:
-            writer.close()
+        for connection in self.idle:
+            connection.close()
         self.idle.clear()
-
-
-async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> tuple[int, bool]:
-    """The status of the answer, which is read whole, and whether the server closes."""
-    writer.write(request)
-    head = (await reader.readuntil(b"\r\n\r\n")).lower()
-    length = next(int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.startswith(b"content-length:"))
-    await reader.readexactly(length)
-    return int(head.split(b" ", 2)[1]), b"connection: close" in head
 
 
 async def nuisance(port: int, request: bytes, seconds: float) -> Counter[str]:
