@@ -100,7 +100,7 @@ TABLE = {
     "lamina.report": Row(third=("rich", "matplotlib", "jinja2")),
     # The page and its document need no server; the routes and the live runs behind them do.
     "lamina.serve.explorer": Row(lamina=("lamina.cost", "lamina.hardware", "lamina.sources", "lamina.zoo")),
-    "lamina.serve.explorer.routes": Row(lamina=("lamina.zoo",), third=("starlette", "anyio")),
+    "lamina.serve.explorer.routes": Row(lamina=("lamina.zoo",), third=("starlette", "anyio", "msgspec")),
     "lamina.serve.explorer.live": Row(
         lamina=("lamina.data.image", "lamina.infer", "lamina.weights", "lamina.zoo"), third=("numpy", "torch")
     ),

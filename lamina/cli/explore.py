@@ -95,7 +95,7 @@ def serve(
     browser: bool,
 ) -> None:
     """Answer at the address until a signal comes; the browser is opened once the first network is traced."""
-    from lamina.cli.serve import require, say
+    from lamina.cli.server import require, say
 
     for name in names:
         find(name)  # a wrong name is an error of this call, not of the page
@@ -124,4 +124,5 @@ def serve(
 
     explorer = Explorer(find, at, names, weights, lecture=lecture)
     explorer.warm()
-    run.serve(run.Server(app.application(Models([]), routes=explorer.routes(), hosts=hosts, loaded=loaded), 0.0), listening)
+    routes = explorer.routes(home=True)
+    run.serve(run.Server(app.application(Models([]), routes=routes, hosts=hosts, loaded=loaded), 0.0), listening)

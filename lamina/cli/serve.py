@@ -1,13 +1,21 @@
 """`lamina serve`: the command line of `lamina.serve`."""
 
+import gc
 import sys
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lamina.cli.options import Device, Engine, Json, Threads, Weights
 from lamina.cli.output import print_json
+from lamina.cli.server import require, say
 from lamina.errors import InputError
+
+if TYPE_CHECKING:
+    from starlette.routing import BaseRoute
+
+    from lamina.serve.guard import Limits
 
 
 def serve(
@@ -46,9 +54,13 @@ def serve(
     drain: Annotated[float, typer.Option("--drain", min=0, help="Seconds to go on after SIGTERM, not ready any more.")] = 1.0,
     ray: Annotated[bool, typer.Option("--ray", help="Deploy on Ray Serve instead.")] = False,
     replicas: Annotated[int, typer.Option("--replicas", min=1, help="Processes, with --ray.")] = 1,
+    explore: Annotated[
+        bool | None,
+        typer.Option("--explore/--no-explore", help="The explorer at /explore/; by default where only this machine asks."),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Serve networks over HTTP: the Open Inference Protocol, images and sentences."""
+    """Serve networks over HTTP: the Open Inference Protocol, images and sentences; and the explorer's page of them."""
     if weights is not None and len(models) > 1:
         raise InputError("--weights are one network's: serve the others without it, or each by a server of its own")
     if token == "":
@@ -67,18 +79,23 @@ def serve(
         return
     listening = run.bind(host, port)
     url = run.address(listening)
+    if explore is None:
+        explore = run.is_local(listening) and token is None  # a browser's page sends no token
 
     def loaded(models: Models) -> None:
+        gc.collect()
+        gc.freeze()  # the collector would look through all of torch again and again, for a tenth of a second each time
         if any(model.error for model in models.all.values()):
             server.stop()
         elif json:
             print_json({"url": url, "models": [model.name for model in models.all.values()]})
             sys.stdout.flush()
         else:
-            say(f"{', '.join(models.all)} at {url}")
+            say(f"{', '.join(models.all)} at {url}{f', explored at {url}/explore/' if explore else ''}")
 
     served = Models(found, batch, latency)
-    server = run.Server(app.application(served, limits, loaded=loaded, **options), drain)
+    routes = explored([item.model for item in found], weights, limits) if explore else ()
+    server = run.Server(app.application(served, limits, loaded=loaded, routes=routes, **options), drain)
     if not run.is_local(listening) and token is None:
         say(f"whoever reaches {url} may use it: set LAMINA_TOKEN to ask for a token")
     run.serve(server, listening)
@@ -87,15 +104,12 @@ def serve(
             raise model.error
 
 
-def say(text: str) -> None:
-    print(f"lamina: {text}", file=sys.stderr, flush=True)
+def explored(models: Sequence[str], weights: str | None, limits: "Limits") -> "list[BaseRoute]":
+    """The explorer's routes for those of the networks that can be traced; none where none can. The others' pages would be
+    errors: a folder of CTranslate2's holds numbers, and no code."""
+    from lamina.cli import explore, network
+    from lamina.serve.explorer.routes import Explorer
+    from lamina.weights import ctranslate2
 
-
-def require() -> None:
-    from lamina.extras import install_command
-
-    for library in ("starlette", "uvicorn", "prometheus_client", "python_multipart"):
-        try:
-            __import__(library)
-        except ImportError as error:
-            raise InputError(f"serving needs {library}: {install_command('serve')}") from error
+    names = [model for model in models if not ctranslate2.is_model(model)]
+    return Explorer(network.find, explore.at, names, weights, limits).routes() if names else []

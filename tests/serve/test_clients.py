@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -137,6 +138,8 @@ def command(tmp_path):
 def test_sigterm_under_load_loses_no_request(command):
     """Eight clients ask without a pause on connections that they keep, until the server says that it closes theirs."""
     process, port = command("mine=vit_mnist")
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/explore/", timeout=SOON) as page:
+        assert b"vit_mnist" in page.read()  # where only this machine asks, the explorer is there
     row = {"name": "x", "shape": [1, 1, 28, 28], "datatype": "FP32", "data": [0.5] * 784}
     body = json.dumps({"inputs": [row]}).encode()
     answers: list[tuple[int, str | None]] = []

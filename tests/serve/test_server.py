@@ -19,7 +19,7 @@ from lamina.infer.session import Session
 from lamina.serve.guard import Limits
 from lamina.serve.models import wanted
 
-from .serving import Own, Twofold, own, serving, until
+from .serving import SOON, Own, Twofold, own, serving, until
 
 DIGITS = Path(lamina.__file__).parent / "data/digits"
 
@@ -94,6 +94,29 @@ def test_triton_asks_at_once(client, net):
     pending = [client.async_infer("twofold", [given("x", x, True)]) for x in inputs]
     for x, answer in zip(inputs, pending, strict=True):
         np.testing.assert_array_equal(answer.get_result().as_numpy("output"), 2 * x)
+
+
+def test_nan_is_refused_and_what_was_beside_it_is_run_together():
+    net = Twofold()
+    head = json.dumps({"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "parameters": {"binary_data_size": 8}}]})
+
+    def ask(value: float) -> tuple:
+        body = head.encode() + np.full(2, value, np.float32).tobytes()
+        return server.ask("POST", "/v2/models/twofold/infer", body, {"inference-header-content-length": str(len(head))})
+
+    with serving(own(net)) as server, ThreadPoolExecutor(4) as pool:
+        net.entered.clear()
+        net.gate.clear()
+        first = pool.submit(ask, 0)
+        assert net.entered.wait(SOON)
+        pending = [pool.submit(ask, value) for value in (1, np.nan, 3)]
+        until(lambda: server.models["twofold"].batcher.waiting == 3)
+        net.batches.clear()
+        net.gate.set()
+        good, bad, other = [call.result() for call in pending]
+        assert (bad[0], bad[1]["error"]) == (400, "input x holds NaN")
+        sums = [answer[1]["outputs"][1]["data"] for answer in (first.result(), good, other)]
+        assert sums == [[0], [2], [6]] and net.batches == [1, 2]
 
 
 def test_triton_is_told_what_is_wrong(client):
@@ -268,6 +291,17 @@ def test_a_network_that_loads_and_one_that_cannot(net):
         assert server.ask("GET", "/v2/health/ready")[0] == 503
         rows = server.ask("POST", "/v2/repository/index")[1]
         assert [(row["state"], row["reason"]) for row in rows] == [("READY", ""), ("UNAVAILABLE", "no weights")]
+
+
+def test_the_explorer_is_beside_the_protocol(net):
+    from lamina.cli.serve import explored
+
+    with serving(own(net), routes=explored(["vit_mnist"], None, Limits())) as server:
+        status, page, headers = server.ask("GET", "/explore/")
+        assert status == 200 and b'"name":"vit_mnist"' in page and "unsafe" not in headers["content-security-policy"]
+        status, answer, _ = server.ask("GET", "/explore/network?model=/etc/passwd.onnx")
+        assert status == 403 and "a page may open" in answer["error"]
+        assert server.ask("GET", "/")[1]["models"][0]["name"] == "twofold" and server.infer([[1, 2]])[0] == 200
 
 
 # ---- limits and who may ask ----------------------------------------------------------------------------------------------

@@ -5,14 +5,19 @@ import { h, Surface } from "./dom";
 import { type Drawing, saving } from "./export";
 import { CanvasPainter, type Painter } from "./painter";
 
-export interface Axis {
+/** What an axis shows. */
+export interface Scale {
   low: number;
   high: number;
   log: boolean;
-  from: number; // pixels
-  to: number;
   title: string;
   text(value: number): string;
+}
+
+/** A scale in its place. */
+export interface Axis extends Scale {
+  from: number; // pixels
+  to: number;
 }
 
 export function at(axis: Axis, value: number): number {
@@ -43,7 +48,7 @@ export function ticks(axis: Axis, most: number): number[] {
 }
 
 /** Both axes with their lines, ticks and titles. */
-export function axes(painter: Painter, x: Axis, y: Axis, theme: Theme): void {
+function drawAxes(painter: Painter, x: Axis, y: Axis, theme: Theme): void {
   for (const value of ticks(y, Math.max(2, Math.abs(y.to - y.from) / 46))) {
     const place = at(y, value);
     painter.path(
@@ -132,5 +137,24 @@ export abstract class Chart {
       },
       rows: () => this.rows(),
     };
+  }
+}
+
+/** A chart with two axes. What inherits says what they show, and draws between them. */
+export abstract class Plot extends Chart {
+  protected abstract readonly room: { left: number; right: number; top: number; bottom: number }; // around them, in pixels
+  protected abstract scales(): { x: Scale; y: Scale };
+  protected abstract plot(painter: Painter, x: Axis, y: Axis): void;
+
+  protected axes(width = this.surface.width, height = this.surface.height): { x: Axis; y: Axis } {
+    const { x, y } = this.scales();
+    const { left, right, top, bottom } = this.room;
+    return { x: { ...x, from: left, to: width - right }, y: { ...y, from: height - bottom, to: top } };
+  }
+
+  protected draw(painter: Painter, width: number, height: number): void {
+    const { x, y } = this.axes(width, height);
+    drawAxes(painter, x, y, this.theme);
+    this.plot(painter, x, y);
   }
 }

@@ -24,6 +24,7 @@ export interface Actions {
   openAll(): void;
   closeAll(): void;
   toggleViews(): void;
+  moved(): void;
 }
 
 const KEYS = "Arrow keys walk along the graph, Enter unfolds or folds, plus and minus zoom, 0 shows all of it, Escape goes up.";
@@ -44,6 +45,7 @@ export class GraphView {
   private y = 0;
   private scale = 1;
   private fresh = true; // nobody has moved it yet: it follows the size of the window
+  private wanted = ""; // where it is to begin, as `view` gives it
   private readonly pointers = new Map<number, { x: number; y: number }>();
   private moved = 0;
 
@@ -105,6 +107,23 @@ export class GraphView {
   private repaint(): void {
     this.surface.request();
     this.map.request();
+    if (!this.fresh) this.actions.moved();
+  }
+
+  /** What is in the middle, in the graph's own measure, and the scale: "x,y,scale"; "" while nobody has moved it. */
+  get view(): string {
+    if (this.fresh) return this.wanted;
+    const { width, height } = this.surface;
+    const [x, y] = [(width / 2 - this.x) / this.scale, (height / 2 - this.y) / this.scale];
+    return `${Math.round(x)},${Math.round(y)},${Number(this.scale.toPrecision(3))}`;
+  }
+
+  /** Show what `view` said; "" is as the graph begins. */
+  go(view: string): void {
+    const numbers = view.split(",").map(Number);
+    this.wanted = view && numbers.length === 3 && numbers.every(Number.isFinite) ? view : "";
+    this.fresh = true;
+    this.repaint();
   }
 
   /** The chosen box, or the first in sight, and where it is: it stays there while the rest moves. */
@@ -145,6 +164,16 @@ export class GraphView {
   private begin(): void {
     const { width, height } = this.surface;
     if (!width || !height) return;
+    if (this.wanted) {
+      const [x, y, scale] = this.wanted.split(",").map(Number);
+      this.scale = Math.min(MOST, Math.max(LEAST, scale));
+      this.x = width / 2 - x * this.scale;
+      this.y = height / 2 - y * this.scale;
+      this.wanted = "";
+      this.fresh = false;
+      this.map.request();
+      return;
+    }
     const whole = Math.min((width - 40) / this.layout.width, (height - 90) / this.layout.height);
     this.scale = Math.min(1.1, Math.max(0.55, whole));
     this.x = (width - this.layout.width * this.scale) / 2;

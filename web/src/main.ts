@@ -20,7 +20,7 @@ import { figures } from "./strip";
 import { Table } from "./table";
 import { Tabs } from "./tabs";
 import * as units from "./units";
-import { countVisible, MOST, opening } from "./visible";
+import { countVisible, MOST, opening, unfolded } from "./visible";
 import { ZooMap } from "./zoo";
 
 const REST = 350; // milliseconds after which a slider is taken to rest
@@ -33,6 +33,7 @@ class Explorer {
   private net!: Network;
   private other: Network | undefined;
   private rest = 0;
+  private still = 0;
   private pending = 0;
   private readonly dark = matchMedia("(prefers-color-scheme: dark)");
   private readonly header: Header;
@@ -62,6 +63,7 @@ class Explorer {
       set: (name, value) => void this.set(name, value),
     });
     this.stage = new Stage(this.actions(false), this.actions(true));
+    this.stage.first.go(this.state.view);
     const pick = (layer: number): void => this.choose(layer, true);
     this.table = new Table(pick, (sort) => this.update({ sort }));
     this.timeline = new Timeline(pick);
@@ -106,6 +108,7 @@ class Explorer {
     addEventListener("hashchange", () => {
       if (location.hash !== this.address) {
         this.state = read(location.hash);
+        this.stage.first.go(this.state.view);
         this.header.forget();
         void this.load();
       }
@@ -130,7 +133,18 @@ class Explorer {
       openAll: () => this.openAll(net()),
       closeAll: () => this.update({ open: [] }),
       toggleViews: () => this.update({ views: !this.state.views }),
+      moved: () => {
+        clearTimeout(this.still);
+        if (!second) this.still = window.setTimeout(() => this.remember(), REST);
+      },
     };
+  }
+
+  /** What is shown stands in the address. */
+  private remember(): void {
+    this.state.view = this.stage.first.view;
+    this.address = write(this.state);
+    if (location.hash !== this.address) history.replaceState(null, "", this.address);
   }
 
   // ---- what is shown -----------------------------------------------------------------------------------------------
@@ -211,6 +225,7 @@ class Explorer {
       net,
       changes: {},
       open: undefined,
+      view: "",
       chosen: "",
       beside: this.state.beside === net ? "" : this.state.beside,
     });
@@ -278,16 +293,14 @@ class Explorer {
   }
 
   private openAll(net: Network): void {
-    const every = net.regime.groups.slice(1).map((_, i) => net.name(groupItem(i + 1)));
-    const nodes = countVisible(net, new Set(every), this.state.views);
-    if (nodes > MOST) {
+    const { open, nodes } = unfolded(net, this.state.views);
+    const every = new Set(net.regime.groups.slice(1).map((_, i) => net.name(groupItem(i + 1))));
+    const all = countVisible(net, every, this.state.views);
+    if (nodes < all)
       this.say(
-        `${net.doc.name} has ${units.count(nodes)} nodes unfolded, more than the ${units.count(MOST)} that are drawn at once: unfold what you look at.`,
-        true,
+        `${net.doc.name} has ${units.count(all)} nodes unfolded; ${units.count(MOST)} are drawn at once, so ${units.count(nodes)} are shown, and the rest is folded.`,
       );
-      return;
-    }
-    this.update({ open: every });
+    this.update({ open });
   }
 
   // ---- drawing it -----------------------------------------------------------------------------------------------------
@@ -295,8 +308,6 @@ class Explorer {
   private render(): void {
     const { theme } = this;
     document.documentElement.dataset.theme = theme.dark ? "dark" : "light";
-    this.address = write(this.state);
-    if (location.hash !== this.address) history.replaceState(null, "", this.address);
     document.title = `${this.doc.name} · Lamina`;
     this.header.show(this.doc, this.net, this.state);
     this.strip.replaceChildren(...figures(this.net, this.other));
@@ -311,6 +322,7 @@ class Explorer {
       chosen: this.state.chosen,
       theme,
     });
+    this.remember();
     this.search.show(this.net);
     this.tabs.show(this.state.tab);
     this.panel(item);

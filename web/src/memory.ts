@@ -1,6 +1,6 @@
 // The memory timeline: every storage from the layer that makes it to the last that holds it, stacked, and what makes the peak.
 
-import { type Axis, at, axes, Chart, valueAt } from "./chart";
+import { type Axis, at, Plot, type Scale, valueAt } from "./chart";
 import { mix, type Theme } from "./colour";
 import { h } from "./dom";
 import type { Network } from "./network";
@@ -8,9 +8,9 @@ import type { Painter } from "./painter";
 import * as units from "./units";
 
 const PALETTE = ["#2f7fc1", "#2a93a5", "#009e73", "#6f8f2f", "#a87900", "#8068c8", "#c0609a"];
-const ROOM = { left: 66, right: 14, top: 26, bottom: 42 };
 
-export class Timeline extends Chart {
+export class Timeline extends Plot {
+  protected readonly room = { left: 66, right: 14, top: 26, bottom: 42 };
   private net: Network | undefined;
   private chosen: number | undefined;
   private stacks: Map<number, [number, number][]> | undefined; // of each storage, from `born` on: where it lies
@@ -23,7 +23,7 @@ export class Timeline extends Chart {
     this.panel.append(this.element, this.words);
     this.surface.canvas.addEventListener("click", (event) => {
       if (!this.net) return;
-      const layer = Math.floor(valueAt(this.axes(this.surface.width, this.surface.height).x, event.offsetX));
+      const layer = Math.floor(valueAt(this.axes().x, event.offsetX));
       if (layer >= 0 && layer < this.net.live.length) choose(layer);
     });
   }
@@ -57,15 +57,13 @@ export class Timeline extends Chart {
     return [["layer", "bytes alive"], ...net.live.map((n, i) => [net.regime.layers[i].name, n])];
   }
 
-  private axes(width: number, height: number): { x: Axis; y: Axis } {
+  protected scales(): { x: Scale; y: Scale } {
     const net = this.net!;
     const high = Math.max(1, net.live[net.peakAt] ?? 1) * 1.04;
     const x = {
       low: 0,
       high: Math.max(1, net.live.length),
       log: false,
-      from: ROOM.left,
-      to: width - ROOM.right,
       title: "layer, in the order of execution",
       text: String,
     };
@@ -73,8 +71,6 @@ export class Timeline extends Chart {
       low: 0,
       high,
       log: false,
-      from: height - ROOM.bottom,
-      to: ROOM.top,
       title: "bytes alive",
       text: units.bytes,
     };
@@ -107,11 +103,9 @@ export class Timeline extends Chart {
     return found;
   }
 
-  protected draw(painter: Painter, width: number, height: number): void {
+  protected plot(painter: Painter, x: Axis, y: Axis): void {
     const net = this.net!;
     const { theme } = this;
-    const { x, y } = this.axes(width, height);
-    axes(painter, x, y, theme);
     for (const [storage, places] of this.stack()) {
       const size = net.value(net.regime.storages[storage].bytes);
       if (at(y, 0) - at(y, size) < 0.4) continue;

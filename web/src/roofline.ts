@@ -1,14 +1,12 @@
 // The roofline (Williams, Waterman and Patterson 2009): each layer under the roof of a machine that can be dragged.
 
-import { type Axis, at, axes, Chart, valueAt } from "./chart";
+import { type Axis, at, Plot, type Scale, valueAt } from "./chart";
 import { KINDS, type Theme } from "./colour";
 import type { Machine } from "./data";
 import { button, h, select } from "./dom";
 import { DTYPES, type Network } from "./network";
 import type { Painter } from "./painter";
 import * as units from "./units";
-
-const ROOM = { left: 84, right: 18, top: 28, bottom: 44 };
 
 interface Dot {
   layer: number;
@@ -24,7 +22,8 @@ export interface Roof {
   measure?(): void; // a served page times the network on its server
 }
 
-export class Roofline extends Chart {
+export class Roofline extends Plot {
+  protected readonly room = { left: 84, right: 18, top: 28, bottom: 44 };
   private net: Network | undefined;
   private chosen: number | undefined;
   private dots: Dot[] = [];
@@ -89,7 +88,7 @@ export class Roofline extends Chart {
     ];
   }
 
-  private axes(width: number, height: number): { x: Axis; y: Axis } {
+  protected scales(): { x: Scale; y: Scale } {
     const net = this.net!;
     const ridge = net.peak / net.machine.bandwidth;
     const dense = net.facts.map((f) => f.operations / (f.read + f.written || 1)).filter((v) => v > 0);
@@ -102,8 +101,6 @@ export class Roofline extends Chart {
       low: Math.max(low, high / 1e9),
       high,
       log: true,
-      from: ROOM.left,
-      to: width - ROOM.right,
       title: "operations per byte",
       text: units.significant,
     };
@@ -112,19 +109,15 @@ export class Roofline extends Chart {
       low: Math.min(top / 1e5, Math.max(top / 1e7, x.low * net.machine.bandwidth)),
       high: top,
       log: true,
-      from: height - ROOM.bottom,
-      to: ROOM.top,
       title: "operations per second",
       text: (v: number) => units.si(v, "FLOP/s"),
     };
     return { x, y };
   }
 
-  protected draw(painter: Painter, width: number, height: number): void {
+  protected plot(painter: Painter, x: Axis, y: Axis): void {
     const net = this.net!;
     const { theme } = this;
-    const { x, y } = this.axes(width, height);
-    axes(painter, x, y, theme);
     const { bandwidth } = net.machine;
     const ridge = net.peak / bandwidth;
     const start = Math.max(x.low, y.low / bandwidth);
@@ -173,7 +166,7 @@ export class Roofline extends Chart {
 
   private grip(px: number, py: number): "peak" | "bandwidth" | "ridge" | undefined {
     if (!this.net) return undefined;
-    const { x, y } = this.axes(this.surface.width, this.surface.height);
+    const { x, y } = this.axes();
     const { bandwidth } = this.net.machine;
     const [rx, ry] = [at(x, this.net.peak / bandwidth), at(y, this.net.peak)];
     if (Math.hypot(px - rx, py - ry) < 12) return "ridge";
@@ -184,7 +177,7 @@ export class Roofline extends Chart {
 
   private drag(px: number, py: number): void {
     const net = this.net!;
-    const { x, y } = this.axes(this.surface.width, this.surface.height);
+    const { x, y } = this.axes();
     const [dense, speed] = [valueAt(x, px), valueAt(y, py)];
     const peak = this.held === "bandwidth" ? net.peak : speed;
     const bandwidth = this.held === "peak" ? net.machine.bandwidth : speed / dense;

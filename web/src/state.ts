@@ -10,6 +10,7 @@ export interface State {
   chosen: string;
   open: string[] | undefined; // undefined: as it opens
   views: boolean;
+  view: string; // of the graph: what is in the middle, and the scale; "" while nobody has moved it
   theme: "auto" | "light" | "dark";
   machine: string;
   peak: number; // 0: the machine's
@@ -29,6 +30,7 @@ export const START: State = {
   chosen: "",
   open: undefined,
   views: false,
+  view: "",
   theme: "auto",
   machine: "",
   peak: 0,
@@ -47,7 +49,7 @@ export function read(address: string): State {
     const value = Number(given.get(key));
     return Number.isFinite(value) && value > 0 ? value : 0;
   };
-  for (const key of ["net", "beside", "dtype", "heat", "tab", "chosen", "machine", "sort"] as const) {
+  for (const key of ["net", "beside", "dtype", "heat", "tab", "chosen", "machine", "sort", "view"] as const) {
     state[key] = given.get(key) ?? START[key];
   }
   for (const key of ["batch", "peak", "bandwidth", "year"] as const) state[key] = number(key);

@@ -90,6 +90,24 @@ export function countVisible(net: Network, open: ReadonlySet<string>, views: boo
   return sum;
 }
 
+/** As much open as is drawn at once, level by level, and how many nodes are then to be seen. */
+export function unfolded(net: Network, views: boolean): { open: string[]; nodes: number } {
+  const open: string[] = [];
+  const next = [0];
+  let nodes = childrenOf(net, 0, views).length;
+  for (const group of next) {
+    for (const item of childrenOf(net, group, views)) {
+      if (!isGroup(item)) continue;
+      const inside = childrenOf(net, groupOf(item), views).length;
+      if (nodes + inside > MOST) continue;
+      nodes += inside;
+      open.push(net.name(item));
+      next.push(groupOf(item));
+    }
+  }
+  return { open, nodes };
+}
+
 /** What is open at first: the stages, and what alone holds nearly everything. */
 export function opening(net: Network): Set<string> {
   const open = new Set<string>();

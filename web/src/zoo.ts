@@ -1,6 +1,6 @@
 // The map of the zoo: accuracy against MACs, parameters as area, by family and year.
 
-import { type Axis, at, axes, Chart } from "./chart";
+import { type Axis, at, Plot, type Scale } from "./chart";
 import type { Theme } from "./colour";
 import type { ZooPoint } from "./data";
 import { h } from "./dom";
@@ -21,14 +21,14 @@ const COLOURS = [
   "#e58ab0",
   "#5b6bc0",
 ];
-const ROOM = { left: 56, right: 20, top: 28, bottom: 44 };
 
 export interface Zoo {
   open(name: string): void;
   year(year: number): void;
 }
 
-export class ZooMap extends Chart {
+export class ZooMap extends Plot {
+  protected readonly room = { left: 56, right: 20, top: 28, bottom: 44 };
   private year = 0;
   private data: string;
   private current = "";
@@ -107,7 +107,7 @@ export class ZooMap extends Chart {
     return COLOURS[this.families().indexOf(family) % COLOURS.length];
   }
 
-  private axes(width: number, height: number): { x: Axis; y: Axis } {
+  protected scales(): { x: Scale; y: Scale } {
     const all = this.points.filter((p) => p.data === this.data);
     const macs = all.map((p) => p.macs);
     const top1 = all.map((p) => p.top1);
@@ -115,8 +115,6 @@ export class ZooMap extends Chart {
       low: Math.min(...macs) / 1.6,
       high: Math.max(...macs) * 1.6,
       log: true,
-      from: ROOM.left,
-      to: width - ROOM.right,
       title: "MACs",
       text: (v: number) => units.si(v),
     };
@@ -125,8 +123,6 @@ export class ZooMap extends Chart {
       low: low - 0.08 * (high - low) - 0.2,
       high: high + 0.08 * (high - low) + 0.2,
       log: false,
-      from: height - ROOM.bottom,
-      to: ROOM.top,
       title: "top-1, %",
       text: units.significant,
     };
@@ -138,10 +134,8 @@ export class ZooMap extends Chart {
     return { x: at(x, p.macs), y: at(y, p.top1), r: Math.max(3, 26 * Math.sqrt(p.parameters / most)) };
   }
 
-  protected draw(painter: Painter, width: number, height: number): void {
+  protected plot(painter: Painter, x: Axis, y: Axis): void {
     const { theme } = this;
-    const { x, y } = this.axes(width, height);
-    axes(painter, x, y, theme);
     for (const p of this.shown) {
       const c = this.place(p, x, y);
       const chosen = p.name === this.current || p === this.over;
@@ -155,7 +149,7 @@ export class ZooMap extends Chart {
       const near = placed.some((q) => Math.abs(q.x - c.x) < 6.2 * p.name.length && Math.abs(q.y - c.y) < 13);
       if (near && !chosen) continue;
       placed.push(c);
-      const left = c.x > width - 130;
+      const left = c.x > x.to - 110;
       painter.text(p.name, c.x + (left ? -1 : 1) * (c.r + 3), c.y + 3.5, {
         size: 10.5,
         fill: chosen ? theme.mark : theme.ink,
@@ -167,7 +161,7 @@ export class ZooMap extends Chart {
 
   private hit(px: number, py: number): ZooPoint | undefined {
     if (!this.ready) return undefined;
-    const { x, y } = this.axes(this.surface.width, this.surface.height);
+    const { x, y } = this.axes();
     return [...this.shown].reverse().find((p) => {
       const c = this.place(p, x, y);
       return Math.hypot(c.x - px, c.y - py) <= c.r + 2;

@@ -147,7 +147,9 @@ def _tensors(regime: Regime, storages: Mapping[int, int]) -> list[dict[str, Any]
         found = {t.id: t for t in (*workload.inputs, *(t for x in workload.layers for t in (*x.inputs, *x.outputs)))}
         return list(found.values())
 
-    tensors = {id(w): all_of(w) for row in regime.grid for w in row}
+    tensors = {
+        key: all_of(w) for key, w in {id(w): w for row in regime.grid for w in row}.items()
+    }  # one trace may stand for all
     wide, narrow = (tensors[id(w)] for w in regime.grid[0])
     return [
         {

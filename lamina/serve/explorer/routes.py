@@ -4,12 +4,12 @@ application (`lamina.serve.app.application(routes=...)`), whose guard checks Hos
 
 import dataclasses
 import gc
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import anyio
+import msgspec
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount, Route
@@ -59,11 +59,12 @@ class Explorer:
         gc.collect()
         gc.freeze()
 
-    def routes(self) -> list[Any]:
+    def routes(self, home: bool = False) -> list[Any]:
+        """Those of the page and of what it asks; as the `home`, where "/" leads."""
         gets = {"network": self.network, "compare": self.compare, "fit": self.fit}
         posts = {"digit": self.digit, "image": self.image, "attention": self.attention, "sentence": self.sentence}
         return [
-            Route("/", lambda request: RedirectResponse("/explore/")),
+            *([Route("/", lambda request: RedirectResponse("/explore/"))] if home else []),
             *([Route("/lecture", self.claims)] if self.lecture else []),
             Mount(
                 "/explore",
@@ -88,14 +89,14 @@ class Explorer:
             body = b""
             if request.method == "POST":
                 with self.budget.share() as share:
-                    body = bytes(await read_body(request, self.limits.body, share))
+                    body = await read_body(request, self.limits.body, share)
             try:
                 answer = await anyio.to_thread.run_sync(function, request, body, limiter=limiter)
             except Refusal:
                 raise
             except LaminaError as error:  # a damaged image, weights that nobody has: of what was asked, not of the server
                 raise Refusal(400, str(error)) from error
-            return Response(answer if isinstance(answer, str) else json.dumps(answer), media_type="application/json")
+            return Response(answer if isinstance(answer, bytes) else msgspec.json.encode(answer), media_type="application/json")
 
         return respond
 
@@ -111,13 +112,13 @@ class Explorer:
         return Response(await anyio.to_thread.run_sync(self.lecture, limiter=self.tracing), media_type="text/html")
 
     def _page(self) -> str:
-        first = json.loads(self.document(self.models[0], ()))
+        first = msgspec.json.decode(self.document(self.models[0], ()))
         accelerators = gather.accelerators()
         return page.served(
             page.data([first], {}, gather.machines(), accelerators, gather.zoo(), served=True, lecture=self.lecture is not None)
         )
 
-    def network(self, request: Request, body: bytes) -> str:
+    def network(self, request: Request, body: bytes) -> bytes:
         """The document of a network with changes; with `batch` and `dtype` that of one trace there, which is sooner."""
         model, changes = self._asked(request)
         if "batch" not in request.query_params:
@@ -125,7 +126,7 @@ class Explorer:
         batch = live.number(request.query_params["batch"], "batch", 1 << 16)
         net = dataclasses.replace(self._net(model, changes), dtype=_dtype(request.query_params.get("dtype", "")))
         workload = net.trace(net.resized("batch", batch))
-        return json.dumps(gather.described(net, workload, None, self._about(net, changes)))
+        return msgspec.json.encode(gather.described(net, workload, None, self._about(net, changes)))
 
     def _asked(self, request: Request, key: str = "model") -> tuple[str, tuple[tuple[str, str], ...]]:
         model = request.query_params.get(key, self.models[0])
@@ -140,27 +141,27 @@ class Explorer:
     def _about(self, net: Any, changes: Sequence[tuple[str, str]]) -> dict[str, Any]:
         return {"fields": knobs.fields(net.name), "sizes": knobs.sizes(net), "live": self.live.can(net.name)}
 
-    def _document(self, model: str, changes: tuple[tuple[str, str], ...]) -> str:
+    def _document(self, model: str, changes: tuple[tuple[str, str], ...]) -> bytes:
         net = self._net(model, changes)
-        return json.dumps(gather.described(net, net.trace(), self.at(net), self._about(net, changes)))
+        return msgspec.json.encode(gather.described(net, net.trace(), self.at(net), self._about(net, changes)))
 
-    def compare(self, request: Request, body: bytes) -> str:
+    def compare(self, request: Request, body: bytes) -> bytes:
         other, _ = self._asked(request, "beside")
         return self.compared(*self._asked(request), other)
 
-    def _compared(self, model: str, changes: tuple[tuple[str, str], ...], beside: str) -> str:
-        return json.dumps(gather.comparison(self._net(model, changes).trace(), self.find(beside).trace()))
+    def _compared(self, model: str, changes: tuple[tuple[str, str], ...], beside: str) -> bytes:
+        return msgspec.json.encode(gather.comparison(self._net(model, changes).trace(), self.find(beside).trace()))
 
-    def fit(self, request: Request, body: bytes) -> str:
+    def fit(self, request: Request, body: bytes) -> bytes:
         on = request.query_params.get("on", "")
         if on not in gather.accelerators():  # a file of this machine is the command line's to name
             raise InputError(f"no accelerator is called {on!r}: there are {', '.join(gather.accelerators())}")
         batch = live.number(request.query_params.get("batch", "1"), "batch", 1 << 16)
         return self.mapped(*self._asked(request), on, batch)
 
-    def _mapped(self, model: str, changes: tuple[tuple[str, str], ...], on: str, batch: int) -> str:
+    def _mapped(self, model: str, changes: tuple[tuple[str, str], ...], on: str, batch: int) -> bytes:
         net = self._net(model, changes)
-        return json.dumps(gather.mapping(net.trace(net.resized("batch", batch)), on))
+        return msgspec.json.encode(gather.mapping(net.trace(net.resized("batch", batch)), on))
 
     # ---- live runs --------------------------------------------------------------------------------------------------------
 
