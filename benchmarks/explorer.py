@@ -4,7 +4,7 @@
 
 Needs the extras serve and dev, and the system's Chromium. Each first paint is of a fresh page from a file; the frames are
 drawn while the graph, wholly unfolded, is zoomed in and out; each answer is one HTTP request for a network that was not asked
-for before.
+for before (and, where timm is installed, of two of its networks).
 """
 
 import http.client
@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,11 @@ PAGES = ("resnet50", "resnet152", "densenet201", "vit_b_16", "resnet1202_cifar")
 PAINTS = 5
 SLIDERS = {
     "resnet50": [f"set.img_size={n}" for n in range(64, 512, 4)],
+    "densenet121": [f"set.img_size={n}" for n in range(64, 512, 4)],
+    "densenet201": [f"set.img_size={n}" for n in range(64, 512, 4)],
     "vit_b_16": [f"set.mlp={n}" for n in range(512, 4096, 32)],
+    "timm:swin_tiny_patch4_window7_224": [f"batch={n}" for n in range(2, 90)],
+    "timm:convnext_tiny": [f"set.resolution={n}" for n in range(64, 512, 4)],
 }
 FRAMES = """() => {
   document.querySelector('[aria-label="Unfold everything"]').click();
@@ -73,25 +78,29 @@ def pages(folder: Path) -> None:
 
 
 def sliders() -> None:
-    explorer = Explorer(network.find, explore.at, tuple(SLIDERS))
+    explorer = Explorer(network.find, explore.at, tuple(SLIDERS)[:1])
     explorer.warm()
     server = run.Server(app.application(Models([]), routes=explorer.routes()), 0.0)
     listening = run.bind("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     connection = http.client.HTTPConnection(*listening.getsockname()[:2], timeout=60)
-    print("\nslider            answers  median ms  95 % ms")
+    print("\nslider                              answers  median ms  95 % ms  of the processor")
     for name, changes in SLIDERS.items():
+        if name.startswith("timm:") and find_spec("timm") is None:
+            continue
         times = []
         for change in changes:
-            start = time.perf_counter()
-            connection.request("GET", f"/explore/network?model={name}&batch=1&dtype=float32&{change}")
+            start, cpu = time.perf_counter(), time.process_time()
+            batch = "" if change.startswith("batch") else "batch=1&"
+            connection.request("GET", f"/explore/network?model={name}&{batch}dtype=float32&{change}")
             response = connection.getresponse()
             response.read()
             if response.status == 200:
-                times.append(1e3 * (time.perf_counter() - start))
-        times = times[3:]  # the first ones import what the network needs
-        print(f"{name:16} {len(times):>8} {statistics.median(times):>10.0f} {share(times, 0.95):>8.0f}")
+                times.append((1e3 * (time.perf_counter() - start), 1e3 * (time.process_time() - cpu)))
+        clock, spent = zip(*times[3:], strict=True)  # the first ones import what the network needs
+        figures = f"{statistics.median(clock):>10.0f} {share(clock, 0.95):>8.0f} {share(spent, 0.95):>8.0f}"
+        print(f"{name:34} {len(clock):>8} {figures}")
     connection.close()
     server.stop()
     thread.join()
