@@ -25,13 +25,13 @@ DEPTH = ("scratch", "split", "zero", "random", "stack", "interpolate")
 LRS = (1e-3, 3e-3, 1e-2)  # to begin with: run_all.py goes beyond where the best is an end
 TASKS: dict[str, dict[str, Any]] = {
     "resnet_cifar": {
-        "arms": DEPTH, "depths": (2, 4, 8, 16), "shares": (0.1, 0.15, 0.25, 0.5), "steps": 300, "batch": 64,
+        "arms": DEPTH, "depths": (2, 4, 8, 16), "shares": (0.1, 0.15, 0.25, 0.5), "steps": 200, "batch": 64,
     },
     "vit_mnist": {
-        "arms": (*DEPTH[:3], "width", *DEPTH[3:]), "depths": (2, 4, 8), "shares": (0.15, 0.25, 0.6), "steps": 250, "batch": 64,
+        "arms": (*DEPTH[:3], "width", *DEPTH[3:]), "depths": (2, 4, 8), "shares": (0.15, 0.25, 0.6), "steps": 200, "batch": 64,
     },
     "gpt_characters": {
-        "arms": (*DEPTH[:3], "width", *DEPTH[3:]), "depths": (2, 4, 8), "shares": (0.15, 0.25, 0.6), "steps": 250, "batch": 16,
+        "arms": (*DEPTH[:3], "width", *DEPTH[3:]), "depths": (2, 4, 8), "shares": (0.15, 0.25, 0.6), "steps": 200, "batch": 16,
     },
 }  # fmt: skip
 CHANNELS = 16  # of the residual network

@@ -19,11 +19,18 @@ from lamina.zoo import wide_resnet
 TRANSFER = {"networks": ("residual", "plain"), "steps": 300, "batch": 256, "lr": 3e-3}
 FINER = ("same", "constant", "bilinear", "bilinear_damped", "dilated")
 COARSER = ("same", "constant", "bilinear")
+ARMS = ("scratch", "same", "dilated", "dilated_scratch")
 WARM: dict[str, dict[str, Any]] = {
-    "warm": {"channels": 16, "steps": 240, "batch": 32, "evaluations": 8, "held": 2000},
-    "warm_large": {"channels": 32, "steps": 400, "batch": 256, "evaluations": 20, "held": 5000},
+    "warm": {"arms": ARMS, "channels": 16, "steps": 160, "batch": 32, "evaluations": 8, "held": 2000},
+    "warm_large": {
+        "arms": (*ARMS, "constant", "bilinear", "bilinear_damped"),
+        "channels": 32,
+        "steps": 400,
+        "batch": 256,
+        "evaluations": 20,
+        "held": 5000,
+    },
 }
-ARMS = ("scratch", "same", "dilated", "dilated_scratch", "constant", "bilinear", "bilinear_damped")
 LRS = (3e-3, 1e-2, 3e-2)
 SHARE = 0.3  # of the MACs at 14x14
 DAMPING = 0.01

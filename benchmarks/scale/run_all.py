@@ -35,7 +35,7 @@ def experiments() -> dict[str, tuple[Sequence[str], Sequence[float]]]:
     from benchmarks.scale import depth, resolution
 
     found: dict[str, Any] = {task: (plan["arms"], depth.LRS) for task, plan in depth.TASKS.items()}
-    return found | dict.fromkeys(resolution.WARM, (resolution.ARMS, resolution.LRS))
+    return found | {size: (plan["arms"], resolution.LRS) for size, plan in resolution.WARM.items()}
 
 
 def remaining(rows: Sequence[Row], begun: Sequence[Row], wanted: Sequence[str]) -> list[Row]:
