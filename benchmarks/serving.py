@@ -344,10 +344,11 @@ def main() -> None:
     if given.loop:
         print_loop(given.models[0], given.weights)
         return
+    made = record.provenance()
     os.sched_setaffinity(0, {CLIENT})
     rows = [measure(model, given.weights, given.seconds, given.overload, given.peers) for model in given.models]
     if given.record:
-        record.write("serving", record.provenance(), rows=rows)
+        record.write("serving", made, rows=rows)
 
 
 if __name__ == "__main__":

@@ -77,6 +77,7 @@ def serve(
 
         deploy(found, batch, latency, limits, options, host, port, replicas)
         return
+    run.keep_memory()
     listening = run.bind(host, port)
     url = run.address(listening)
     if explore is None:

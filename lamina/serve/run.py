@@ -1,6 +1,8 @@
 """The application on a socket: uvicorn, with what it lacks against silent clients, and a stop that loses no request."""
 
 import asyncio
+import contextlib
+import ctypes
 import ipaddress
 import socket
 import sys
@@ -107,6 +109,10 @@ class Server(uvicorn.Server):
         self.app, self.drain = app, drain
         self.due: float | None = None
 
+    def protocol(self) -> Protocol:
+        state = {"config": self.config, "server_state": self.server_state, "app_state": self.lifespan.state}
+        return Protocol(**state)
+
     def stop(self, drain: float = 0.0) -> None:
         self.app.state.stopping = True
         self.due = time.monotonic() + drain
@@ -122,14 +128,40 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        taken = [connection for listening in sockets or [] for connection in waiting(listening)]
         for server in self.servers:
             server.close()
+        loop = asyncio.get_running_loop()
+        for connection in taken:
+            await loop.connect_accepted_socket(self.protocol, connection)
         end = time.monotonic() + GRACE
         while (
             any(isinstance(c, Protocol) and c.cycle is None for c in self.server_state.connections) and time.monotonic() < end
         ):
             await asyncio.sleep(0.01)  # a request may be on its way on a connection that was taken just before
         await super().shutdown(sockets)
+
+
+def waiting(listening: socket.socket) -> list[socket.socket]:
+    """The connections that the system has taken and nobody has asked for yet, which closing `listening` would reset. It is to be
+    closed at once, so that nearly none can come in between."""
+    taken: list[socket.socket] = []
+    with contextlib.suppress(OSError):  # none waits any more
+        listening.setblocking(False)
+        while True:
+            taken.append(listening.accept()[0])
+    return taken
+
+
+def keep_memory() -> None:
+    """What a run of a network has freed stays with the process for the next run, as far as the C library can be told so (glibc's
+    mallopt(3)). By default it goes back to the system each time and comes again page by page, which is a tenth to a fifth of a
+    small network's time. Memory stays at its peak."""
+    trim, mapped = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(mapped, 32 << 20)  # the most that it takes
+        library.mallopt(trim, 256 << 20)
 
 
 def serve(server: Server, listening: socket.socket) -> None:

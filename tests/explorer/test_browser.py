@@ -190,7 +190,7 @@ def test_the_address_holds_what_is_shown(visit: Any, file: Path) -> None:
 def test_the_address_holds_the_place_and_the_scale(visit: Any, file: Path) -> None:
     found = visit(file)
     assert "view=" not in found.page.url  # nobody has moved it
-    corner = found.page.locator("canvas.graph").bounding_box()
+    corner = found.page.locator("canvas.graph").first.bounding_box()
     x, y = corner["x"] + corner["width"] / 2, corner["y"] + corner["height"] / 2
     found.page.mouse.move(x, y)
     found.page.mouse.wheel(0, -400)

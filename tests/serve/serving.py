@@ -59,6 +59,7 @@ def own(net: nn.Module, name: str = "twofold", open: threading.Event | None = No
 class Serving:
     def __init__(self, server: run.Server, port: int, models: Models):
         self.server, self.port, self.models = server, port, models
+        self.listening: socket.socket | None = None
 
     def ask(self, method: str, path: str, body: Any = None, headers: Any = None) -> tuple[int, Any, dict[str, str]]:
         """Status, the body (JSON where it says so) and headers in small letters, on a connection of its own."""
@@ -94,6 +95,7 @@ def serving(
     thread = threading.Thread(target=run.serve, args=(server, listening))
     thread.start()
     served = Serving(server, port, models)
+    served.listening = listening
     try:
         for model in models.all.values() if ready else ():
             until(lambda model=model: model.state != "loading")

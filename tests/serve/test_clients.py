@@ -1,5 +1,7 @@
 """Clients that send slowly, halves, lies or nothing; a stop that loses no request; and wrong calls of the command."""
 
+import asyncio
+import contextlib
 import http.client
 import json
 import signal
@@ -186,6 +188,27 @@ def test_a_stop_answers_on_a_connection_that_was_taken_before(monkeypatch):
         until(lambda: not server.server.servers[0].is_serving())
         connection.sendall(head(len(BODY)) + BODY)
         assert received(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_stop_takes_the_connections_that_nobody_has_asked_for_yet():
+    """The loop is busy when they come and when it is told to stop: only the system knows of them."""
+    with serving(own(Twofold())) as server, contextlib.ExitStack() as stack:
+        busy, go_on, stopping = threading.Event(), threading.Event(), []
+        loop = server.server.servers[0].get_loop()
+
+        def hold() -> None:
+            busy.set()
+            assert go_on.wait(SOON)
+            stopping.append(asyncio.ensure_future(server.server.shutdown([server.listening])))
+
+        loop.call_soon_threadsafe(hold)
+        assert busy.wait(SOON)
+        connections = [stack.enter_context(server.connect()) for _ in range(20)]
+        for connection in connections:
+            connection.sendall(head(len(BODY)) + BODY)
+        go_on.set()
+        for connection in connections:
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_stop_finishes_what_is_accepted():
