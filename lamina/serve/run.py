@@ -143,8 +143,8 @@ class Server(uvicorn.Server):
 
 
 def waiting(listening: socket.socket) -> list[socket.socket]:
-    """The connections that the system has taken and nobody has asked for yet, which closing `listening` would reset. It is to be
-    closed at once, so that nearly none can come in between."""
+    """The connections that the system has taken and nobody has asked for yet, which closing `listening` would reset. It is to
+    be closed at once, so that nearly none can come in between."""
     taken: list[socket.socket] = []
     with contextlib.suppress(OSError):  # none waits any more
         listening.setblocking(False)
@@ -154,9 +154,9 @@ def waiting(listening: socket.socket) -> list[socket.socket]:
 
 
 def keep_memory() -> None:
-    """What a run of a network has freed stays with the process for the next run, as far as the C library can be told so (glibc's
-    mallopt(3)). By default it goes back to the system each time and comes again page by page, which is a tenth to a fifth of a
-    small network's time. Memory stays at its peak."""
+    """What a run of a network has freed stays with the process for the next run, as far as the C library can be told so
+    (glibc's mallopt(3)). By default it goes back to the system each time and comes again page by page, which is a tenth to a
+    fifth of a small network's time. Memory stays at its peak."""
     trim, mapped = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)
