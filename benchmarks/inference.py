@@ -1,6 +1,6 @@
 """What `auto` gives: its time over the best of four engines on the network as it came.
 
-    python benchmarks/inference.py RECORD.json [--only NAME ...] [--batch 1 8] [--minutes 9] [--again] [--table]
+    python benchmarks/inference.py [RECORD.json] [--only NAME ...] [--batch 1 8] [--minutes 9] [--again] [--table]
                                    [--processor] [--without ENGINE ...] [--seconds 6]
 
 Each network and batch runs in a process of its own: torch operation by operation, Inductor with frozen weights, ONNX Runtime
@@ -9,13 +9,13 @@ weights and the same random images. An engine whose answers lie more than 1e-4 o
 Then they take turns. Each row goes into the record as soon as it is measured, so that a run that was cut short, or given
 `--minutes`, goes on where it ended; `--again` measures what is there anew. `--processor` takes one thread
 and its processor time, for a machine that others use meanwhile; `--without`
-leaves engines out (Inductor takes minutes to start). Exit code 1 where a bound is missed.
+leaves engines out (Inductor takes minutes to start). The record is benchmarks/records/inference.json where no other is named.
+Exit code 1 where a bound is missed.
 """
 
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -24,6 +24,8 @@ from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import record
 
 NETWORKS = ("alexnet", "alexnet_owt", "vgg16", "googlenet", "googlenet_bn", "resnet50_v1_5", "densenet121", "resnext50_32x4d")
 NETWORKS += ("wide_resnet50_2", "inception_v3", "vit_b_16")
@@ -117,7 +119,7 @@ def table(rows: list[dict[str, Any]]) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("record", type=Path)
+    parser.add_argument("record", type=Path, nargs="?", default=record.RECORDS / "inference.json")
     parser.add_argument("--only", nargs="+", default=[*NETWORKS, *BESIDE])
     parser.add_argument("--batch", nargs="+", type=int, default=BATCHES)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no further row after so many")
@@ -146,19 +148,11 @@ def main() -> int:
                 print(f"{key}: failed")
                 continue
             found["rows"][key] = json.loads(done.stdout.splitlines()[-1])
-            found["machine"] = describe()
-            options.record.write_text(json.dumps(found, indent=1) + "\n")
+            found = {"provenance": record.provenance(packages=("onnxruntime", "openvino")), "rows": found["rows"]}
+            options.record.write_text(record.dump(found) + "\n", encoding="utf-8")
             table([found["rows"][key]])
     print()
     return 1 if table(list(found["rows"].values())) else 0
-
-
-def describe() -> dict[str, Any]:
-    from lamina.infer import auto
-
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
-    box: dict[str, Any] = {"processor": auto.machine(), "cores": os.cpu_count(), "system": platform.system()}
-    return box | {"python": platform.python_version(), "versions": auto.versions(), "commit": commit.stdout.strip()}
 
 
 if __name__ == "__main__":

@@ -70,10 +70,23 @@ def cost_speed(rows: Sequence[dict[str, Any]], others: Sequence[str]) -> str:
     return markdown(["", "Lamina", *others, "fastest other / Lamina"], shown)
 
 
-def winograd(rows: Sequence[dict[str, Any]]) -> str:
-    columns = ["filters, map", "torch", "ONNX Runtime", "Winograd", "largest difference"]
+FORMS = {"torch": "torch", "last": "channels last", "onnxruntime": "ONNX Runtime", "packed": "packed", "winograd": "Winograd"}
+
+
+def layers(rows: Sequence[dict[str, Any]]) -> str:
+    """Milliseconds of a layer in each form that it has."""
+    return markdown(["layer", *FORMS.values()], (
+        [r["layer"], *(f"{r['milliseconds'][k]:.1f}" if k in r["milliseconds"] else "" for k in FORMS)] for r in rows
+    ))  # fmt: skip
+
+
+def inference(rows: Iterable[dict[str, Any]]) -> str:
+    """Milliseconds of each engine on the network as it came, of auto with the engine it chose, and auto over the best."""
+    engines = {"torch": "torch", "compile": "Inductor", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+    columns = ["network", "batch", *engines.values(), "auto", "over the best"]
     return markdown(columns, (
-        [r["layer"], *(f"{r['milliseconds'][k]:.1f}" for k in ("torch", "onnxruntime", "winograd")), f"{r['difference']:.1e}"]
+        [f"`{r['network']}`", f"{r['batch']}", *(f"{r['ms'][k]:.1f}" if k in r["ms"] else "" for k in engines),
+         f"{r['ms']['auto']:.1f} ({engines[r['auto']]})", f"{r['ratio']:.2f}"]
         for r in rows
     ))  # fmt: skip
 
@@ -110,10 +123,3 @@ def mapping(rows: Sequence[dict[str, Any]]) -> str:
          f"{r['own_seconds']:.2f} s", f"{r['faster']}"]
         for r in rows
     ))  # fmt: skip
-
-
-def packed(rows: Sequence[dict[str, Any]]) -> str:
-    """Milliseconds of a layer as torch runs it, with channels last, and packed for oneDNN."""
-    keys = ("torch", "last", "packed")
-    shown = ([r["layer"], *(f"{r[k]:.{r['digits']}f}" if k in r else "" for k in keys)] for r in rows)
-    return markdown(["layer", "torch", "channels last", "packed"], shown)

@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from types import SimpleNamespace
 from typing import Any
 
@@ -167,6 +167,8 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "mega": lambda value, digits=0: f"{value / 1e6:.{digits}f}M",
     "percent": lambda value, digits=2: f"{value:.{digits}f} %",
     "figures": lambda value, digits=3: f"{value:.{digits}g}",
+    "scientific": lambda value, digits=0: f"{value:.{digits}e}",
+    "median": lambda values: median(values),
     "interval": interval,
     "several": several,
     "duration": duration,
