@@ -14,7 +14,7 @@ release = version = lamina.__version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
-exclude_patterns = ["_site", "templates"]
+exclude_patterns = ["_site", "papers", "templates"]  # papers/ is in the families' pages
 suppress_warnings = ["myst.header"]
 
 html_theme = "furo"

@@ -1,11 +1,17 @@
-"""The pages of the site that are made from what the package knows: one for each family of networks and for each verb.
+"""What of the site is made from what the package knows: a page for each family of networks and for each verb, and the plots of
+the gallery.
 
-`docs/conf.py` calls `write` before the site is built. The pages are not kept in the repository.
+`docs/conf.py` calls `write` before the site is built. Nothing of it is kept in the repository.
 """
 
+import contextlib
 import importlib
 import inspect
+import io
+import re
+import shlex
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +20,7 @@ import typer.main
 import lamina
 from lamina.cli import app
 from lamina.units import shape
+from lamina.workload import Layer, Workload
 from lamina.zoo import registry
 
 GUIDES = {
@@ -26,6 +33,17 @@ EXAMPLES = {
     "resnet": "resnet50", "vgg": "vgg16", "densenet": "densenet121", "vit": "vit_b_16", "wide_resnet": "wrn28_10_cifar",
     "resnext": "resnext50_32x4d", "overfeat": "overfeat_accurate",
 }  # fmt: skip
+TABLES = {  # the networks of the paper's own table
+    "resnet": ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    "vgg": ("vgg11", "vgg13", "vgg16", "vgg19"),
+    "densenet": ("densenet121", "densenet169", "densenet201", "densenet264"),
+    "vit": ("vit_b_16", "vit_l_16", "vit_h_14"),
+    "resnext": ("resnet50", "resnext50_32x4d"),
+    "overfeat": ("overfeat_fast", "overfeat_accurate"),
+    "lenet": ("lenet5", "lenet5_dense", "lenet_caffe"),
+    "alexnet": ("alexnet", "alexnet_owt"),
+}
+SHORTCUT = re.compile(r"shortcut|downsample")
 NUMBERS = {"parameters", "MACs", "published top-1", "top-1", "top-5"}  # columns that are set to the right
 
 
@@ -35,6 +53,17 @@ def write(docs: Path) -> None:
         (docs / folder).mkdir(exist_ok=True)
         for name, text in pages.items():
             (docs / folder / f"{name}.md").write_text(text, encoding="utf-8")
+    plots((docs / "gallery.md").read_text(encoding="utf-8"), docs / "gallery")
+
+
+def plots(gallery: str, folder: Path) -> None:
+    """Draw what the gallery shows from this folder, each plot by the command that stands above it."""
+    folder.mkdir(exist_ok=True)
+    for line in re.findall(r"^    lamina (.* --plot \S+)$", gallery, re.M):
+        *words, file = shlex.split(line)
+        if f"(gallery/{file})" in gallery:
+            with contextlib.redirect_stdout(io.StringIO()):
+                app([*words, str(folder / file)], standalone_mode=False)
 
 
 def families() -> dict[str, str]:
@@ -47,8 +76,11 @@ def family(name: str) -> str:
     title, _, about = inspect.cleandoc(module.__doc__ or "").partition(". ")
     specs = [registry.spec(entry) for entry in registry.names(name)]
     example = EXAMPLES.get(name, specs[0].name)
-    parts = [f"# {title}", about, f"The code is `lamina/zoo/{name}.py`, read from top to bottom.", "## The networks"]
+    paper, changes = papers(name)
+    parts = [f"# {title}", about, f"The code is `lamina/zoo/{name}.py`, read from top to bottom.", paper, "## The networks"]
     parts.append(table(("network", "input", "parameters", "MACs", "published top-1"), [_row(spec) for spec in specs]))
+    if name in TABLES:
+        parts += ["## The table", architectures(TABLES[name])]
     parts += [f"## {example}, stage by stage", stages(example)]
     config = [(field, f"`{value!r}`") for field, value in vars(registry.spec(example).config).items()]
     parts += [
@@ -56,6 +88,7 @@ def family(name: str) -> str:
         f'`lamina.build("{example}", {config[0][0]}=...)` and in `lamina grow`, which keeps what the network has learnt.',
         table(("field", "value"), config),
     ]
+    parts.append(changes)
     if deviations := [(f"`{spec.name}`", text) for spec in specs for text in spec.deviations]:
         parts += ["## Where a network departs from its paper", table(("network", "departure"), deviations)]
     if figures := [_figure(figure) for spec in specs for figure in spec.figures]:
@@ -82,8 +115,16 @@ def _weights(file: Any) -> tuple[str, ...]:
     return f"`{file['network']}`", f"`{file.get('tag', '')}`", file.get("source", ""), *accuracies
 
 
-def stages(name: str) -> str:
-    """The paper's stages if they are named, else the top-level modules: outputs, parameters, MACs."""
+def papers(name: str) -> tuple[str, str]:
+    """What the paper has, and what implementations change: docs/papers has them."""
+    text = (Path(__file__).parent / "papers" / f"{name}.md").read_text(encoding="utf-8")
+    paper, heading, changes = text.partition("## What implementations change")
+    return paper.strip(), heading + changes.rstrip()
+
+
+@cache
+def staged(name: str) -> tuple[Workload, dict[str, list[Layer]]]:
+    """A network, and its layers by the paper's stages if they are named, else by top-level modules."""
     workload = lamina.trace(registry.build(name, device="meta").eval(), *registry.example(name), name=name)
     named = registry.stages(name)
     where = {path: stage for path, stage in named}
@@ -94,6 +135,58 @@ def stages(name: str) -> str:
         current = where[max(found, key=len)] if found else current or "input"
         key = current if named else path.partition(".")[0]
         order.setdefault(key, []).append(layer)
+    return workload, order
+
+
+def architectures(names: Sequence[str]) -> str:
+    """Networks side by side, as the paper's table has them: the products of each stage, and what all of it costs. Shortcuts are
+    left out, as there."""
+    columns = {name: {stage: described(layers) for stage, layers in staged(name)[1].items()} for name in names}
+    stages = list(dict.fromkeys(stage for column in columns.values() for stage in column))
+    rows = [(stage, *(columns[name].get(stage, "") for name in names)) for stage in stages]
+    rows = [row for row in rows if any(row[1:])]
+    totals = [staged(name)[0].total() for name in names]
+    rows.append(("MACs", *(f"{total.macs:,}" for total in totals)))
+    rows.append(("parameters", *(f"{total.parameters:,}" for total in totals)))
+    return table(("stage", *names), rows)
+
+
+def described(layers: Sequence[Layer]) -> str:
+    """ "(1x1, 64; 3x3, 64; 1x1, 256) x 3": a run of equal groups of layers is written once."""
+    words = [product(layer) for layer in layers if layer.loops and not SHORTCUT.search(layer.name)]
+    parts: list[str] = []
+    place = 0
+    while place < len(words):
+        length, times = repeated(words[place:])
+        inner = "; ".join(words[place : place + length])
+        parts.append(inner if times == 1 else f"({inner}) × {times}")
+        place += length * times
+    return "; ".join(parts)
+
+
+def product(layer: Layer) -> str:
+    nest = layer.loops[0]
+    groups = f", {nest.G} groups" if nest.G > 1 and nest.filter else ""
+    if not nest.filter:
+        return f"{nest.M * nest.G}-d fc" if layer.kind == "linear" else "attention"
+    return f"{'x'.join(map(str, nest.filter))}, {nest.M * nest.G}{groups}"
+
+
+def repeated(words: Sequence[str]) -> tuple[int, int]:
+    """The length of what the words begin with, and how often it follows itself, so that most words are said at once."""
+    best = (1, 1)
+    for length in range(1, len(words) // 2 + 1):
+        times = 1
+        while words[times * length : (times + 1) * length] == words[:length]:
+            times += 1
+        if times > 1 and length * times > best[0] * best[1]:
+            best = (length, times)
+    return best
+
+
+def stages(name: str) -> str:
+    """Outputs, parameters and MACs of each stage."""
+    workload, order = staged(name)
     rows = []
     for key, layers in order.items():
         total, out = workload.total(layers), layers[-1].outputs

@@ -28,13 +28,18 @@ ROOT = Path(__file__).resolve().parents[1]
 TEMPLATES, RECORDS = ROOT / "docs" / "templates", ROOT / "benchmarks" / "records"
 TARGETS = {
     "README.md": "README.md",
+    "cost.md": "docs/cost.md",
+    "growing.md": "docs/growing.md",
     "hardware.md": "docs/hardware.md",
     "inference.md": "docs/inference.md",
+    "lecture.md": "docs/lecture.md",
     "results.md": "docs/results.md",
     "serving.md": "docs/serving.md",
+    "start.md": "docs/start.md",
     "theory.md": "docs/theory.md",
     "training.md": "docs/training.md",
     "weights.md": "lamina/zoo/pretrained/README.md",
+    "zoo.md": "docs/zoo.md",
 }
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
@@ -181,7 +186,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
 def environment() -> jinja2.Environment:
     import tables
 
-    from lamina.lecture import facts, summary
+    from lamina.lecture import claims, facts, summary
     from lamina.zoo import registry
     from tests.peers.small_transformers import NETWORKS
 
@@ -194,6 +199,7 @@ def environment() -> jinja2.Environment:
         records=Records(), shipped=shipped(), total=totals, command=command, cost_example=cost_example, tables=tables,
         degradation=degradation, growth=growth(), transformers=len(NETWORKS),
         summary=summary, registry=registry, facts=facts, mean=fmean,
+        claims=[claim for slide in claims.slides() for claim in slide.claims],
         digits=len(list((ROOT / "lamina" / "data" / "digits").glob("*.png"))),
     )  # fmt: skip
     return found

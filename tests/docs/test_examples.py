@@ -81,7 +81,8 @@ def blocks(document: str, language: str) -> list[tuple[int, str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("document", [d for d in DOCUMENTS if commands(d)])
+# (The gallery's are run whenever the site is built, which draws its plots by them: docs/generate.py.)
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if commands(d) and d != "docs/gallery.md"])
 def test_commands(document, folder, ok):
     """In the document's order, in one folder, as a reader would."""
     for command in commands(document):

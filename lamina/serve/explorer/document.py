@@ -91,7 +91,8 @@ def _figures(workload: Workload) -> list[int]:
 
 
 def _sizes(nest: Loops) -> list[int]:
-    return [nest.N, nest.G, nest.M, nest.C, *nest.output, *nest.filter, nest.times]
+    """Of its loops, outermost first."""
+    return [nest.times, nest.G, nest.N, nest.M, nest.C, *nest.filter, *nest.output]
 
 
 def _layers(
@@ -112,7 +113,8 @@ def _layers(
             "weights": [weights[w.storage] for w in used], "parameters": sum(w.numel for w in fresh),
             "saved": [storages[s] for s in kept], "nests": [_nest(regime, i, k, order) for k in range(len(layer.loops))],
         }  # fmt: skip
-        row |= {key: regime.formula(lambda w, i=i, f=figure: f(w.layers[i])) for key, figure in FIGURES.items()}
+        figures = regime.formulas(lambda w, i=i: [figure(w.layers[i]) for figure in FIGURES.values()])
+        row |= zip(FIGURES, figures, strict=True)
         rows.append({key: value for key, value in row.items() if value not in (0, [], {}) or key in ("group", "inputs")})
     return rows
 
@@ -121,16 +123,11 @@ def _nest(regime: Regime, layer: int, number: int, order: Mapping[int, int]) -> 
     """The loops of one nest, outermost first, as [letter, size]; the product of the sizes is the nest's MACs."""
     nest = regime.first.layers[layer].loops[number]
     letters = [*("times", "G", "N", "M", "C"), *_letters("RSTUVW", nest.filter), *_letters("PQXYZ", nest.output)]
-    picks: list[Callable[[Loops], int]] = [
-        lambda n: n.times, lambda n: n.G, lambda n: n.N, lambda n: n.M, lambda n: n.C,
-        *(lambda n, k=k: n.filter[k] for k in range(len(nest.filter))),
-        *(lambda n, k=k: n.output[k] for k in range(len(nest.output))),
-    ]  # fmt: skip
-    loops = [
-        [letter, regime.dimension(lambda w, pick=pick: pick(w.layers[layer].loops[number]))]
-        for letter, pick in zip(letters, picks, strict=True)
-    ]
-    found: dict[str, Any] = {"loops": loops, "operands": [order.get(x, -1) if isinstance(x, int) else x for x in nest.operands]}
+    sizes = regime.dimensions(lambda w: _sizes(w.layers[layer].loops[number]))
+    found: dict[str, Any] = {
+        "loops": list(zip(letters, sizes, strict=True)),
+        "operands": [order.get(x, -1) if isinstance(x, int) else x for x in nest.operands],
+    }
     if nest.filter:
         found |= {"stride": nest.stride, "padding": nest.padding, "dilation": nest.dilation, "transposed": nest.transposed}
     return found
@@ -153,7 +150,7 @@ def _tensors(regime: Regime, storages: Mapping[int, int]) -> list[dict[str, Any]
     wide, narrow = (tensors[id(w)] for w in regime.grid[0])
     return [
         {
-            "shape": [regime.dimension(lambda w, k=k, i=i: tensors[id(w)][i].shape[k]) for k in range(len(t.shape))],
+            "shape": regime.dimensions(lambda w, i=i: tensors[id(w)][i].shape),
             "dtype": _dtype(t.dtype, other.dtype),
             "storage": storages.get(t.storage, -1),
         }

@@ -73,10 +73,16 @@ class Regime:
             return figure(self.first)
         return fit([[figure(w) for w in row] for row in self.grid], self.batch.points, self.sizes)
 
-    def dimension(self, figure: Callable[[Workload], int]) -> Dimension:
-        """`figure`, which no type changes, at every batch."""
-        found = self.formula(figure)
-        return found if isinstance(found, int) else found[:2]
+    def formulas(self, figures: Callable[[Workload], Sequence[int]]) -> list[Formula]:
+        """`formula` of each of several figures at once."""
+        if self.grid[0][0] is self.grid[1][1]:
+            return list(figures(self.first))
+        (a, b), (c, d) = [[figures(w) for w in row] for row in self.grid]
+        return [fit(((w, x), (y, z)), self.batch.points, self.sizes) for w, x, y, z in zip(a, b, c, d, strict=True)]
+
+    def dimensions(self, figures: Callable[[Workload], Sequence[int]]) -> list[Dimension]:
+        """`figures`, which no type changes, at every batch."""
+        return [found if isinstance(found, int) else found[:2] for found in self.formulas(figures)]
 
 
 def fit(values: Sequence[Sequence[int]], batches: tuple[int, int], sizes: tuple[int, int]) -> Formula:
