@@ -5,6 +5,7 @@
 - `arithmetic`: all other arithmetic (`ops`): additions, multiplications, exponentials (any transcendental function is one),
   square roots, comparisons and divisions.
 - `backward`: what eager execution keeps of an operation for its backward pass.
+- `gradients`: the arithmetic of backward passes that a forward runs itself.
 - `workspace`: what it allocates meanwhile.
 
 Elementwise operations, activations and reductions are rows of tables by the name that torch gives them; a front end says
@@ -51,6 +52,7 @@ from lamina.operators.backward import (
     recurrent_kept,
     statistics_kept,
 )
+from lamina.operators.gradients import GLU, GRADIENTS, norm_gradient_ops, softmax_gradient_ops
 from lamina.operators.nests import (
     Operands,
     attention,
@@ -86,13 +88,14 @@ from lamina.operators.shapes import (
 from lamina.operators.workspace import cell_workspace, onednn_lstm_workspace, recurrent_workspace
 
 __all__ = [
-    "ACTIVATIONS", "CUMULATIVE", "ELEMENTWISE", "GATES", "KEEPS", "KEPT_IN_PLACE", "REDUCTIONS", "SEED_KEPT", "Operands",
-    "Padding", "Shape", "ShapeError", "activation_ops", "adaptive_reads", "attention", "attention_kept", "attention_ops",
-    "bag_ops", "batched_copy", "broadcast", "causal_convolution", "cell_kept", "cell_workspace", "clamp_ops", "convolution",
-    "copied", "distance_ops", "dropout_kept", "dropout_ops", "einsum", "elementwise_ops", "elementwise_strides", "experts",
-    "fft_ops", "folded_copy", "interpolation_ops", "linear", "linear_attention", "log_likelihood_ops", "matmul",
-    "normalisation_ops", "onednn_lstm_kept", "onednn_lstm_workspace", "per_axis", "pool_ops", "pooling", "power_ops",
-    "recurrent", "recurrent_kept", "recurrent_ops", "recurrent_workspace", "reduced", "reduction_ops", "resolve_padding",
-    "response_norm_ops", "routing_ops", "scatter_ops", "shape_text", "softmax_ops", "statistics_kept", "sum_of", "times",
-    "transposed_convolution", "transposed_nest", "vector_norm_ops", "viewable", "window_count",
+    "ACTIVATIONS", "CUMULATIVE", "ELEMENTWISE", "GATES", "GLU", "GRADIENTS", "KEEPS", "KEPT_IN_PLACE", "REDUCTIONS",
+    "SEED_KEPT", "Operands", "Padding", "Shape", "ShapeError", "activation_ops", "adaptive_reads", "attention",
+    "attention_kept", "attention_ops", "bag_ops", "batched_copy", "broadcast", "causal_convolution", "cell_kept",
+    "cell_workspace", "clamp_ops", "convolution", "copied", "distance_ops", "dropout_kept", "dropout_ops", "einsum",
+    "elementwise_ops", "elementwise_strides", "experts", "fft_ops", "folded_copy", "interpolation_ops", "linear",
+    "linear_attention", "log_likelihood_ops", "matmul", "norm_gradient_ops", "normalisation_ops", "onednn_lstm_kept",
+    "onednn_lstm_workspace", "per_axis", "pool_ops", "pooling", "power_ops", "recurrent", "recurrent_kept", "recurrent_ops",
+    "recurrent_workspace", "reduced", "reduction_ops", "resolve_padding", "response_norm_ops", "routing_ops", "scatter_ops",
+    "shape_text", "softmax_gradient_ops", "softmax_ops", "statistics_kept", "sum_of", "times", "transposed_convolution",
+    "transposed_nest", "vector_norm_ops", "viewable", "window_count",
 ]  # fmt: skip

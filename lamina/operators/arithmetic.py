@@ -92,7 +92,6 @@ ELEMENTWISE: dict[str, Ops] = {
     "polar": {"exp": 2, "mul": 2},
     "hypot": {"mul": 2, "add": 1, "sqrt": 1},
     "rotary_embedding": {"mul": 2, "add": 1},  # one coordinate of a turned pair
-    **dict.fromkeys(("sigmoid_backward", "tanh_backward"), {"add": 1, "mul": 2}),
     "sqrt": {"sqrt": 1},
     "rsqrt": {"sqrt": 1, "div": 1},
     **dict.fromkeys(
@@ -171,7 +170,8 @@ REDUCTIONS: dict[str, Reduction] = {
     "prod": Reduction({}, _PRODUCT, {}),
     **dict.fromkeys(("var", "var_mean"), _VARIANCE),
     **dict.fromkeys(("std", "std_mean"), Reduction(_VARIANCE.each, _VARIANCE.join, {"div": 2, "sqrt": 1})),
-    **dict.fromkeys(("amax", "amin", "max", "min", "argmax", "argmin", "any", "all"), Reduction({}, _EXTREME, {})),
+    **dict.fromkeys(("amax", "amin", "max", "min", "argmax", "argmin", "any", "all", "_is_any_true", "_is_all_true"),
+                    Reduction({}, _EXTREME, {})),
     **dict.fromkeys(("aminmax", "_aminmax"), Reduction({}, {"compare": 2}, {})),
     # An order of the elements: at least one comparison each.
     **dict.fromkeys(

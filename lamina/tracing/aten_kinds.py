@@ -6,16 +6,15 @@ Whatever is in none of the tables is unknown, and listed as such.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from lamina import operators
-from lamina.operators import ACTIVATIONS, CUMULATIVE, ELEMENTWISE, REDUCTIONS, Shape
+from lamina.operators import ACTIVATIONS, CUMULATIVE, ELEMENTWISE, REDUCTIONS
+from lamina.tracing import aten_backward  # noqa: F401 - fills the table
+from lamina.tracing.aten_table import RULES, Call, Cost, rule
 from lamina.tracing.values import tensors
-from lamina.workload import Kind, Loops
 
 VIEWS = {
     "view", "_unsafe_view", "alias", "as_strided", "detach", "diagonal", "expand", "lift_fresh", "narrow", "permute", "select",
@@ -23,7 +22,8 @@ VIEWS = {
     "view_as_real", "_reshape_alias", "chunk", "movedim", "real", "imag", "_conj", "lift", "_neg_view", "resolve_conj",
     "resolve_neg", "unsafe_split", "unsafe_chunk", "unsafe_split_with_sizes", "set", "_shape_as_tensor",
     "_record_function_enter", "_record_function_enter_new", "_record_function_exit",
-    "_linalg_check_errors", "_assert_async", "_assert_scalar", "_assert_tensor_metadata",
+    "_linalg_check_errors", "_assert_async", "_assert_scalar", "_assert_tensor_metadata", "is_same_size",
+    "_has_same_storage_numel",
 }  # fmt: skip
 COPIES = {
     "_to_copy", "arange", "cat", "clone", "constant_pad_nd", "contiguous", "copy", "empty", "empty_like", "empty_strided",
@@ -38,46 +38,11 @@ COPIES = {
     "nonzero", "nonzero_static", "col2im", "index_copy", "index_fill", "_index_put_impl", "_unsafe_index", "_unsafe_index_put",
     "masked_select", "masked_scatter", "take", "put", "diag_embed", "complex", "native_channel_shuffle", "channel_shuffle",
     "rot90", "max_unpool2d", "max_unpool3d", "_pack_padded_sequence", "logspace", "lift_fresh_copy", "fill_diagonal",
-    "block_diag", "hann_window", "_efficientzerotensor", "resize",
+    "block_diag", "hann_window", "_efficientzerotensor", "resize", "_jagged_to_padded_dense_forward",
+    "_padded_dense_to_jagged_forward",
 }  # fmt: skip
-Cost = tuple[Kind, tuple[Loops, ...], dict[str, int]]
 # Activations that ATen calls otherwise than `operators` does.
 ACTIVATION_NAMES = {"_prelu_kernel": "prelu", "rrelu_with_noise": "rrelu", "log_sigmoid_forward": "log_sigmoid"}
-
-
-@dataclass(slots=True)
-class Call:
-    """One call of an operator, with the shapes of its tensors."""
-
-    name: str
-    args: Sequence[Any]
-    kwargs: dict[str, Any]
-    given: list[Shape]
-    outputs: list[Shape]
-
-    @property
-    def size(self) -> int:
-        """The elements of the first tensor that is given."""
-        return math.prod(self.given[0]) if self.given else 0
-
-    @property
-    def elements(self) -> int:
-        """The elements of the first output."""
-        return math.prod(self.outputs[0]) if self.outputs else 0
-
-    def arg(self, place: int, default: Any = None) -> Any:
-        return self.args[place] if place < len(self.args) else default
-
-
-RULES: dict[str, Callable[[Call], Cost]] = {}
-
-
-def rule(*names: str) -> Callable[[Callable[[Call], Cost]], Callable[[Call], Cost]]:
-    def register(function: Callable[[Call], Cost]) -> Callable[[Call], Cost]:
-        RULES.update(dict.fromkeys(names, function))
-        return function
-
-    return register
 
 
 def classify(name: str, args: Any, kwargs: dict[str, Any], result: Any) -> Cost:
@@ -86,10 +51,10 @@ def classify(name: str, args: Any, kwargs: dict[str, Any], result: Any) -> Cost:
     call = Call(
         name, args, kwargs, [tuple(x.shape) for x in tensors((args, kwargs))], [tuple(x.shape) for x in tensors(result)]
     )
-    if "scaled_dot_product" in name:
-        return _attention(call)
     if name in RULES:
         return RULES[name](call)
+    if "scaled_dot_product" in name:
+        return _attention(call)
     activation = ACTIVATION_NAMES.get(name, name)
     if activation in ACTIVATIONS:
         return "activation", (), operators.activation_ops(activation, call.elements)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from lamina.errors import InputError
 from lamina.operators import elementwise_strides
 from lamina.tracing import blame
 from lamina.tracing.ledger import Ledger
@@ -19,6 +20,9 @@ from lamina.tracing.values import META
 from lamina.workload import Coverage, Device, Kind, Layer, Loops, Tensor, Unknown, Weight, replace
 
 NOWHERE = "work outside the trace"  # what the coverage calls it
+# Of one call of a module: a mixture of experts makes one an expert or a token, a loop may go on for ever.
+CHOICES = 5_000  # by values that the trace made up
+READS = 25_000  # of real values
 FREE = ("view", "copy", "embedding")  # kinds that move data and compute nothing
 
 
@@ -29,6 +33,7 @@ class Frame:
     place: Place
     call: int
     layers: int = 0
+    choices: int = 0  # that depend on values
 
 
 class Thread(threading.local):
@@ -38,6 +43,7 @@ class Thread(threading.local):
         self.stack = [root]
         self.differentiates = True  # whether it is outside of torch.no_grad()
         self.opened: list[Any] = []  # functions of torch whose Python is running
+        self.transformed = False  # whether an operation goes through torch.vmap, torch.func.grad or their like
 
 
 class Operation(NamedTuple):
@@ -104,8 +110,22 @@ class Emitter:
 
     def assume(self) -> None:
         """Note that a choice is made here which depends on values that the trace made up."""
-        line = blame.calling_line()
-        self._assumptions[f"{self.where()}: choices that depend on values take turns, at {line}"] = None
+        self._choose(CHOICES, "choices that depend on values, which a trace makes up; with values=True (--run) it has them")
+        self.note("choices that depend on values take turns")
+
+    def read(self) -> None:
+        """Note that the forward reads a value, in a trace that has them."""
+        self._choose(READS, "values read in one call: count one turn of its loop")
+
+    def _choose(self, limit: int, what: str) -> None:
+        frame = self.thread.stack[-1]
+        frame.choices += 1
+        if frame.choices > limit:
+            raise InputError(f"{self.where()}: it may never end: {limit:,} {what}; at {blame.calling_line()}")
+
+    def note(self, text: str) -> None:
+        """Note what an operation is taken for."""
+        self._assumptions[f"{self.where()}: {text}, at {blame.calling_line()}"] = None
 
     # ---- layers -----------------------------------------------------------------------------------------------------
 
@@ -152,7 +172,8 @@ class Emitter:
         how many were counted and how many are free, if there is not one. Returns `output`."""
         thread, ledger = self.thread, self.ledger
         frame = thread.stack[-1]
-        found = [ledger.identify(tensor) for tensor in inputs if tensor is not None]
+        known = ledger.known
+        found = [known.get(id(tensor)) or ledger.identify(tensor) for tensor in inputs if tensor is not None]
         read = [x for x in found if isinstance(x, Tensor)]
         weights = tuple([x for x in found if isinstance(x, Weight)])
         grad = any([x.requires_grad for x in read]) or any([w.trainable for w in weights])

@@ -54,12 +54,13 @@ def kept(
         saved.append(x)
         return x
 
-    with private.with_autograd(), torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        args, kwargs = private.tree_map_only(Tensor, stand_in, (tuple(args), dict(kwargs)))
-        try:
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x)  # which torch.func.grad refuses
+    try:
+        with private.with_autograd(), torch.enable_grad(), hooks:
+            args, kwargs = private.tree_map_only(Tensor, stand_in, (tuple(args), dict(kwargs)))
             again = func(*args, **kwargs)
-        except (RuntimeError, NotImplementedError, TypeError, ValueError):
-            return None
+    except (RuntimeError, NotImplementedError, TypeError, ValueError):
+        return None
     for found, x in zip(tensors(again), tensors(result), strict=False):
         originals.setdefault(private.address(found), x)
     storages = {private.address(x): x for x in saved}

@@ -38,7 +38,7 @@ class Ledger:
         self.tensors: list[Tensor] = []
         self.storages: list[Storage] = []
         self.nowhere: list[tuple[int, tuple[int, ...]]] = []  # layer and shape of what no operation of the trace has made
-        self._known: dict[int, Tensor | Owner] = dict(survey.tensors)  # by id(tensor)
+        self.known: dict[int, Tensor | Owner] = dict(survey.tensors)  # by id(tensor)
         self._owners: dict[int, Owner] = dict(survey.storages)  # by address
         self._alive: dict[int, Storage] = {}  # by address
         self._deaths: dict[int, weakref.ref[torch.Tensor]] = {}  # by id(tensor)
@@ -65,7 +65,7 @@ class Ledger:
         storage = self._storage(tensor)
         shape, dtype = tuple(tensor.shape), dtype_name(tensor.dtype)
         found = Tensor(len(self.tensors), shape, dtype, storage.number, storage.bytes, role, requires_grad)
-        if requires_grad and storage.alive > 1 and id(tensor) in self._known:
+        if requires_grad and storage.alive > 1 and id(tensor) in self.known:
             self._need_gradients(storage)
         self._know(tensor, found, storage)
         self.tensors.append(found)
@@ -73,20 +73,26 @@ class Ledger:
 
     def _need_gradients(self, storage: Storage) -> None:
         """Something that needs a gradient is written through one tensor of a storage: all that lie there need one."""
-        for key, found in self._known.items():
+        for key, found in self.known.items():
             if isinstance(found, Tensor) and found.storage == storage.number and not found.requires_grad:
-                self._known[key] = self.tensors[found.id] = replace(found, requires_grad=True)
+                self.known[key] = self.tensors[found.id] = replace(found, requires_grad=True)
+
+    def set_requires_grad(self, tensor: torch.Tensor, requires_grad: bool) -> None:
+        """The forward says so of a tensor of its own."""
+        found = self.known.get(id(tensor))
+        if isinstance(found, Tensor) and (tensor.is_floating_point() or tensor.is_complex()):
+            self.known[id(tensor)] = self.tensors[found.id] = replace(found, requires_grad=requires_grad)
 
     def _know(self, tensor: torch.Tensor, record: Tensor, storage: Storage) -> None:
         key = id(tensor)
-        if not isinstance(self._known.get(key), Tensor):
+        if not isinstance(self.known.get(key), Tensor):
             storage.alive += 1
             self._deaths[key] = weakref.ref(tensor, partial(self._died, key, storage))
-        self._known[key] = record
+        self.known[key] = record
 
     def alias(self, tensor: torch.Tensor, original: torch.Tensor) -> None:
         """A tensor that is another one, by another name."""
-        found = self._known.get(id(original))
+        found = self.known.get(id(original))
         if tensor is not original and isinstance(found, Tensor):
             self._know(tensor, found, self._storage(original))
 
@@ -94,13 +100,13 @@ class Ledger:
         address = self.address(tensor)
         storage = self._alive.get(address)
         if storage is None:
-            bytes = 0 if address in self._owners else tensor.untyped_storage().nbytes()  # part of a weight: none of its own
+            bytes = 0 if address in self._owners else private.memory(tensor)  # part of a weight: none of its own
             storage = self._alive[address] = Storage(len(self.storages), bytes, self.layer, address)
             self.storages.append(storage)
         return storage
 
     def _died(self, key: int, storage: Storage, _: weakref.ref[torch.Tensor]) -> None:
-        del self._deaths[key], self._known[key]
+        del self._deaths[key], self.known[key]
         storage.alive -= 1
         if not storage.alive:
             storage.freed = max(self.layer - 1, storage.born)
@@ -113,7 +119,7 @@ class Ledger:
         kept: dict[int, None] = {}
         for item in saved:
             if isinstance(item, torch.Tensor):
-                found = self._known.get(id(item))
+                found = self.known.get(id(item))
                 if isinstance(found, Tensor):
                     kept[found.storage] = None
             elif item:
@@ -134,7 +140,7 @@ class Ledger:
 
     def identify(self, tensor: torch.Tensor) -> Tensor | Owner:
         """A tensor's record, or whose of the module it is. One from nowhere (a constant in a closure) gets a record here."""
-        found = self._known.get(id(tensor))
+        found = self.known.get(id(tensor))
         if found is None:
             found = self._owners.get(self.address(tensor))
         if found is not None:
@@ -169,11 +175,11 @@ class Ledger:
 
     def is_traced(self, tensor: torch.Tensor) -> bool:
         """Whether it is a stand-in for a result of the trace, or for an input."""
-        return tensor.is_meta and isinstance(self._known.get(id(tensor)), Tensor)
+        return tensor.is_meta and isinstance(self.known.get(id(tensor)), Tensor)
 
     def find(self, tensor: torch.Tensor) -> Tensor | Owner | None:
         """The same, or None for one that is not known."""
-        found = self._known.get(id(tensor))
+        found = self.known.get(id(tensor))
         return self._owners.get(self.address(tensor)) if found is None else found
 
     def owner(self, tensor: torch.Tensor) -> Owner | None:
@@ -214,11 +220,20 @@ class Ledger:
         found = self._stand_ins.get(id(tensor))
         if found is None:
             found = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=META)
-            owner = self._known.get(id(tensor))
+            owner = self.known.get(id(tensor))
             if owner is not None and not isinstance(owner, Tensor):
                 self._stand_ins[id(tensor)] = found
-                self._known[id(found)] = owner
+                self.known[id(found)] = owner
                 self._owners[private.address(found)] = owner
+        return found
+
+    def plain(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The same for torch's own backward pass, which compares devices: the stand-in is known as the tensor."""
+        if private.is_wrapped(tensor) or tensor.is_meta:
+            return tensor
+        self.identify(tensor)
+        found = self.meta(tensor)
+        self.alias(found, tensor)
         return found
 
     # ---- copies on write --------------------------------------------------------------------------------------------
@@ -272,7 +287,7 @@ class Ledger:
     def records(self, results: Iterable[torch.Tensor]) -> list[Tensor]:
         """The tensors by their numbers; `results` are the network's outputs."""
         records = list(self.tensors)
-        for found in map(self._known.get, map(id, results)):
+        for found in map(self.known.get, map(id, results)):
             if isinstance(found, Tensor):
                 records[found.id] = replace(found, role="output")
         return records
@@ -281,7 +296,7 @@ class Ledger:
         """Of tensors their numbers, and the storages of those that have none of their own."""
         numbers, storages = list[int](), set[int]()
         for tensor in results:
-            found, storage = self._known.get(id(tensor)), self._alive.get(self.address(tensor))
+            found, storage = self.known.get(id(tensor)), self._alive.get(self.address(tensor))
             if isinstance(found, Tensor):
                 numbers.append(found.id)
             if storage is not None:

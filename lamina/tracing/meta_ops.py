@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from lamina.errors import InputError
-from lamina.tracing import aten_shapes, blame, private, values
+from lamina.tracing import aten_shapes, blame, private, refusals, values
 from lamina.tracing.aten_kinds import classify
 from lamina.tracing.emitter import Emitter
 from lamina.tracing.kept import kept
+from lamina.tracing.refusals import NeedsValues
 from lamina.tracing.values import is_assumed, tensors, unique
 from lamina.workload import Kind, Loops, Weight, replace
 
@@ -29,25 +30,30 @@ ORDER: tuple[Kind, ...] = (
 )  # fmt: skip
 # Operators whose first two tensors are the factors; others have what they add to before them.
 FACTORS_FIRST = {"convolution", "deform_conv2d", "_convolution", "mm", "bmm", "mv", "dot", "vdot", "_int_mm", "_grouped_mm"}
+# Operators that take a tensor's shape and type only, or its values alone.
+WITHOUT_GRADIENT = {
+    "detach", "empty_like", "full_like", "ones_like", "zeros_like", "rand_like", "randn_like", "randint_like", "new_empty",
+    "new_empty_strided", "new_full", "new_ones", "new_zeros",
+}  # fmt: skip
 # Methods whose result is the value of a tensor, and functions whose result's shape is.
 READERS = {"item", "tolist", "numpy", "__bool__", "__int__", "__float__", "__index__", "__array__", "__contains__", "equal"}
 CHOOSERS = {"nonzero", "where", "__getitem__", "unique", "masked_select"}
 
 
-class NeedsValues(InputError):
-    """An operation whose result depends on values."""
-
-
 def run(t: Emitter, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run an operation that has no rule, and record its operators as one layer."""
     name = getattr(getattr(func, "overloadpacket", func), "__name__", "operation")
-    mode = MetaOps(t, name.strip("_"), tensors((args, kwargs)))
+    given = tensors((args, kwargs))
+    refusals.check_layout(t, name, given)
+    mode = MetaOps(t, name.strip("_"), given)
     if getattr(func, "__name__", "") in READERS:  # some of them read the memory itself
         args, kwargs = private.tree_map_only(Tensor, t.ledger.current, (args, kwargs))
     try:
         result = _watched(mode, func, args, kwargs)
         if getattr(func, "__name__", "") in READERS and any(map(is_assumed, tensors((args, kwargs)))):
             t.assume()
+        if any(x.is_meta for x in given):
+            refusals.check_layout(t, name, tensors(result))
         if mode.kinds:
             _record(t, mode, result, _saved(t, mode, func, args, kwargs, result))
         return result
@@ -59,7 +65,7 @@ def _watched(mode: MetaOps, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     try:
         with mode:
             return func(*args, **kwargs)
-    except (RuntimeError, NotImplementedError) as error:
+    except (RuntimeError, NotImplementedError, TypeError) as error:
         text, given = str(error), tensors((args, kwargs))
         mixed = any(x.is_meta for x in given) and any(x.dim() and not x.is_meta for x in given)
         if mixed and "device" in text.lower():  # it wants all of them in one place
@@ -76,6 +82,9 @@ def _needs_values(mode: MetaOps, func: Any) -> NeedsValues:
     name, line, where = getattr(func, "__name__", str(func)), blame.calling_line(), mode.t.where()
     at = f"; at {line}" if line else ""
     reads = isinstance(mode.last, private.Operator) and _traits(mode.last).reads
+    layout = next((kind for kind in refusals.LAYOUTS if kind in str(mode.last or func)), None)
+    if layout:
+        return NeedsValues(refusals.of_layout(mode.t, name, layout))
     if name == "__bool__":
         why = "the value of a tensor decides the way"
     elif name in READERS or name in CHOOSERS or reads:
@@ -122,6 +131,7 @@ class MetaOps(private.DispatchMode):
         self.loops: list[Loops] = []
         self.ops: dict[str, int] = {}
         self.free, self.counted = 0, 0
+        self.flows = False  # whether a gradient flows through any of them
         self.unknown: list[tuple[str, Any, Any]] = []
         self.last: Any = None  # the operator that ran last
         self.inputs: dict[int, Tensor] = {}  # tensors from outside, by id
@@ -189,7 +199,8 @@ class MetaOps(private.DispatchMode):
         ledger = self.t.ledger
         if given:
             foreign = [x.shape for x in given if not ledger.is_own(x)]
-            return any(x.is_meta or ledger.is_overwritten(x) for x in given) or values.is_large(foreign)
+            unknown = any(x.is_meta or ledger.is_weight(x) or ledger.is_overwritten(x) for x in given)
+            return unknown or values.is_large(foreign)
         size = args[0] if args else ()
         return isinstance(size, (list, tuple)) and all(isinstance(n, int) for n in size) and values.is_large([size])
 
@@ -233,7 +244,7 @@ class MetaOps(private.DispatchMode):
         self, func: Any, given: list[Tensor], result: Any, kind: Kind, loops: tuple[Loops, ...], ops: Mapping[str, int]
     ) -> None:
         t, name = self.t, func.overloadpacket.__name__
-        if len(loops) == 1:
+        if len(loops) == 1 and not loops[0].operands:
             a, b = (given if name in FACTORS_FIRST else given[1:])[:2]
             loops = (replace(loops[0], operands=(self._operand(a), self._operand(b))),)
         if kind == "matmul" and t.ledger.is_weight(*given):
@@ -245,6 +256,7 @@ class MetaOps(private.DispatchMode):
         else:
             self.counted += 1
         self.kinds.append(kind)
+        self.flows = self.flows or name not in WITHOUT_GRADIENT
         self.loops += loops
         for key, count in ops.items():
             self.ops[key] = self.ops.get(key, 0) + count
@@ -295,7 +307,7 @@ class MetaOps(private.DispatchMode):
         return private.tree_map_only(Tensor, itself, result)
 
     def _note_new(self, x: Tensor) -> None:
-        key, address, size = id(x), self.t.ledger.address(x), x.untyped_storage().nbytes()
+        key, address, size = id(x), self.t.ledger.address(x), private.memory(x)
         if key in self.inner:
             return
         inherited = address in self.lent or self.t.ledger.is_allocated(x)
@@ -343,8 +355,8 @@ def _record(t: Emitter, mode: MetaOps, result: Any, saved: list[Tensor | int]) -
         t.ledger.identify(x)
     nests = tuple(mode.loops)
     if len(nests) == 1:
-        nests = (replace(nests[0], operands=(*nests[0].operands, len(t.ledger.tensors))),)
-    memory = {mode.t.ledger.address(x): x.untyped_storage().nbytes() for x in outputs}
+        nests = (replace(nests[0], operands=(*nests[0].operands[:2], len(t.ledger.tensors))),)
+    memory = {mode.t.ledger.address(x): private.memory(x) for x in outputs}
     kept = sum(size for address, size in memory.items() if address in mode.storages)
     t.emit(
         kind,
@@ -356,6 +368,7 @@ def _record(t: Emitter, mode: MetaOps, result: Any, saved: list[Tensor | int]) -
         saved=saved,
         workspace=max(0, mode.peak - kept),
         operators=(mode.counted, mode.free),
+        detached=not mode.flows,
     )
     t.unknown(mode.unknown)
 

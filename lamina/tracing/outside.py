@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 LIMIT = 200_000  # objects looked at
 ENDS = (type, ModuleType, BuiltinFunctionType, str, bytes, int, float, complex, type(None))
@@ -23,7 +24,8 @@ def tensors(*roots: Any) -> Iterator[torch.Tensor]:
             continue
         seen.add(id(found))
         if isinstance(found, torch.Tensor):
-            yield found
+            if not is_lazy(found):
+                yield found
             continue
         if isinstance(found, FunctionType):
             waiting += [found.__globals__.get(name) for name in found.__code__.co_names]

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._C import _functorch  # type: ignore[attr-defined]
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
@@ -17,8 +18,28 @@ __all__ = ["tree_flatten", "tree_leaves", "tree_map_only", "tree_unflatten"]  # 
 
 def address(tensor: torch.Tensor) -> int:
     """Which allocation a tensor lies in: the address of the storage's C++ object. `data_ptr()` is 0 for all on the meta
-    device."""
-    return tensor.untyped_storage()._cdata
+    device. A sparse tensor lies in several, and a lazy one in none: each is known
+    by itself."""
+    try:
+        return tensor.untyped_storage()._cdata
+    except (NotImplementedError, RuntimeError, ValueError):
+        return id(tensor)
+
+
+def memory(tensor: torch.Tensor) -> int:
+    """The bytes of that allocation; of a sparse tensor those of its indices and values."""
+    if tensor.layout is torch.strided:
+        return tensor.untyped_storage().nbytes()
+    if tensor.layout is torch.sparse_coo:
+        return tensor._indices().nbytes + tensor._values().nbytes
+    by_rows = tensor.layout in (torch.sparse_csr, torch.sparse_bsr)
+    first, second = (tensor.crow_indices(), tensor.col_indices()) if by_rows else (tensor.ccol_indices(), tensor.row_indices())
+    return first.nbytes + second.nbytes + tensor.values().nbytes
+
+
+def specified(tensor: torch.Tensor) -> int:
+    """How many elements of a sparse tensor are stored."""
+    return (tensor._values() if tensor.layout is torch.sparse_coo else tensor.values()).numel()
 
 
 # ---- modules --------------------------------------------------------------------------------------------------------
@@ -28,6 +49,11 @@ def original(module: Any) -> Any:
     """What `torch.compile` was given, or the module itself: the class of compiled modules is in `torch._dynamo`, which takes
     seconds to import."""
     return module._orig_mod if is_compiled(module) else module
+
+
+def is_wrapper(kind: type) -> bool:
+    """Whether a class of tensors is made of other tensors (torch.utils._python_dispatch.is_traceable_wrapper_subclass)."""
+    return hasattr(kind, "__tensor_flatten__")
 
 
 def is_compiled(module: Any) -> bool:
@@ -59,11 +85,18 @@ class DispatchMode(TorchDispatchMode):
 
 def hide(mode: DispatchMode) -> bool:
     """Take a mode off the stack, if it is on top; `show` puts it back. A context manager would take longer than a rule."""
-    count = torch._C._len_torch_dispatch_stack()
-    if not count or torch._C._get_dispatch_stack_at(count - 1) is not mode:
+    if not torch._C._len_torch_dispatch_stack():
         return False
-    torch._C._pop_torch_dispatch_stack(None)
-    return True
+    top = torch._C._pop_torch_dispatch_stack(None)
+    if top is mode:
+        return True
+    show(top)
+    return False
+
+
+def is_on_top(mode: DispatchMode) -> bool:
+    count = torch._C._len_torch_dispatch_stack()
+    return bool(count) and torch._C._get_dispatch_stack_at(count - 1) is mode
 
 
 def show(mode: DispatchMode) -> None:
@@ -78,7 +111,24 @@ def unoptimized() -> AbstractContextManager[None]:
 # Calls no function mode: what a dispatch mode runs for another would come back to it.
 no_function_modes = torch._C.DisableTorchFunction
 # What torch makes of a tensor that Python has made: no work.
-NOTHING = {torch.ops.aten.lift_fresh.default, torch.ops.aten.detach.default, torch.ops.aten.alias.default}
+detach = torch.ops.aten.detach.default
+NOTHING = {torch.ops.aten.lift_fresh.default, detach, torch.ops.aten.alias.default}
+
+
+# Operators that take functions.
+cond = torch.ops.higher_order.cond
+while_loop = torch.ops.higher_order.while_loop
+flex_attention = torch.ops.higher_order.flex_attention
+
+
+# ---- transforms -----------------------------------------------------------------------------------------------------
+
+# The level of the innermost of torch.vmap, torch.func.grad and their like that is running; None outside of them.
+transform_level = _functorch.maybe_current_level
+# Whether a tensor is wrapped by one of them, which may be over.
+is_wrapped = _functorch.is_functorch_wrapped_tensor
+# Within, no gradients below those of the transforms: what they wrap is not differentiated by torch meanwhile.
+below_autograd = torch._C._AutoDispatchBelowAutograd
 
 
 # Where operators are written in Python: what they call there is no operation of the forward.
@@ -97,10 +147,25 @@ def is_within_kernel(frame: FrameType | None) -> bool:
     return False
 
 
+def is_flex_attention(frame: FrameType) -> bool:
+    """Whether the Python of torch's FlexAttention is running, which asks for its tensors' device."""
+    return frame.f_globals.get("__name__") == "torch.nn.attention.flex_attention"
+
+
 def refuses_subclass(error: BaseException | None) -> bool:
     """Whether torch could not make a tensor of a subclass, by its plain constructor: under any dispatch mode it wants an
     object that Python does not know yet (torch.nn.attention.bias)."""
     return isinstance(error, RuntimeError) and "already associated to a python object" in str(error)
+
+
+def refuses_device(error: BaseException | None) -> bool:
+    """Whether torch's backward pass met a gradient on the meta device for a weight on another."""
+    return isinstance(error, RuntimeError) and "expected device" in str(error) and "meta" in str(error)
+
+
+def refuses_to_compile(error: BaseException | None) -> bool:
+    """Whether torch wanted to compile an operator that takes functions, under the modes of a trace."""
+    return type(error).__module__.startswith("torch._dynamo") or "found no compiled frames" in str(error)
 
 
 def with_autograd() -> AbstractContextManager[Any]:
@@ -143,6 +208,16 @@ pad_packed_sequence = torch._pad_packed_sequence  # type: ignore[attr-defined]
 # The fused inference kernels of nn.MultiheadAttention and nn.TransformerEncoderLayer.
 native_multi_head_attention = torch._native_multi_head_attention  # type: ignore[attr-defined]
 transformer_encoder_layer = torch._transformer_encoder_layer_fwd  # type: ignore[attr-defined]
+
+
+def parameters(module: nn.Module) -> Mapping[str, nn.Parameter | None]:
+    """A module's own parameters: torch's generators of them take ten times as long, for each of a network's modules."""
+    return module._parameters
+
+
+def buffers(module: nn.Module) -> Mapping[str, torch.Tensor | None]:
+    """The same of its buffers."""
+    return module._buffers
 
 
 def asks_for_modes(function: Any) -> list[str]:

@@ -7,7 +7,9 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
+from lamina.errors import InputError
 from lamina.tracing import private
 from lamina.workload import Part, Weight
 
@@ -19,6 +21,10 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 Owner = Weight | Literal["buffer"]  # whose memory a tensor of the module is
+
+
+class Uninitialised(InputError):
+    """A lazy layer that has not been called: nobody knows its weights' shapes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +55,10 @@ def survey(module: Any) -> Survey:
     places = _places(module) if isinstance(module, nn.Module) else {}
     modules = [place.module for place in places.values()]
     weights, tensors, storages, parameters = _weights(places)
-    buffers = list({id(buffer): buffer for m in modules for buffer in m.buffers(recurse=False)}.values())
+    buffers = [x for m in modules for x in private.buffers(m).values() if x is not None]
+    buffers = list({id(buffer): buffer for buffer in buffers}.values())
     for buffer in buffers:
+        _check_shape("a buffer", buffer)
         tensors[id(buffer)] = "buffer"
         storages.setdefault(private.address(buffer), "buffer")
     return Survey(
@@ -59,7 +67,7 @@ def survey(module: Any) -> Survey:
         tensors,
         storages,
         sum(buffer.numel() for buffer in buffers),
-        sum(buffer.nbytes for buffer in buffers),
+        sum(buffer.nbytes if buffer.layout is torch.strided else private.memory(buffer) for buffer in buffers),
         (*parameters, *buffers),
     )
 
@@ -77,6 +85,11 @@ def _places(root: nn.Module) -> dict[int, Place]:
         path, module = waiting.pop()
         if id(module) in places:
             continue
+        if type(module).__name__ == "FullyShardedDataParallel":
+            raise InputError(
+                f"{path or 'the network'} (FullyShardedDataParallel): its weights are shards of one flat vector, which have no "
+                "layers' shapes: count the network before it is wrapped, or wrap it by fully_shard (FSDP2)"
+            )
         children = list(module.named_children())
         leaf = module is not root and all(isinstance(child, (nn.ParameterList, nn.ParameterDict)) for _, child in children)
         places[id(module)] = Place(path, type_name(module), leaf, module)
@@ -87,8 +100,16 @@ def _places(root: nn.Module) -> dict[int, Place]:
 
 def _parameters(places: dict[int, Place]) -> Iterator[tuple[str, Place, nn.Parameter]]:
     for place in places.values():
-        for name, parameter in place.module.named_parameters(recurse=False, remove_duplicate=False):
-            yield f"{place.path}.{name}" if place.path else name, place, parameter
+        for name, parameter in private.parameters(place.module).items():
+            if parameter is not None:
+                path = f"{place.path}.{name}" if place.path else name
+                _check_shape(path, parameter)
+                yield path, place, parameter
+
+
+def _check_shape(name: str, tensor: torch.Tensor) -> None:
+    if is_lazy(tensor):
+        raise Uninitialised(f"{name} has no shape before the first call of its layer")
 
 
 def _weights(places: dict[int, Place]) -> tuple[tuple[Weight, ...], dict[int, Owner], dict[int, Owner], list[nn.Parameter]]:

@@ -10,29 +10,28 @@ they are given of this trace is seen.
 `survey` says what the module has, `ledger` knows the tensors and how long they live, `emitter` collects the layers.
 """
 
-import copy
 import gc
 import sys
 import threading
-import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from functools import cache
-from types import FunctionType, MethodWrapperType
+from contextlib import ExitStack, contextmanager, nullcontext
+from types import MethodWrapperType
 from typing import Any, get_args
 
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from lamina.errors import InputError, LaminaError
 from lamina.operators import ShapeError
-from lamina.tracing import blame, custom, gradient, meta_ops, outside, private, rules, shadows, values
+from lamina.tracing import blame, control, copies, custom, gradient, meta_ops, nested, outside, private, rules, shadows, values
 from lamina.tracing.emitter import Emitter
 from lamina.tracing.ledger import Ledger
 from lamina.tracing.restore import restored
+from lamina.tracing.surroundings import as_written, no_collection, turn
 from lamina.tracing.survey import survey
 from lamina.tracing.values import same_seed
 from lamina.workload import Device, Workload
@@ -74,16 +73,41 @@ def trace(
         raise InputError(f"device {device!r}: memory is known for {' and '.join(get_args(Device))}")
     module = private.original(module)
     name = name or type(module).__name__
-    if values:
-        with _no_collection(), same_seed():
-            return Tracer(_real(module), device, real=True).run(inputs, kwargs, name, loss)
-    with _no_collection(), _turn(module):
+    with no_collection():
+        if values:
+            with same_seed():
+                return Tracer(copies.real(module, inputs, kwargs), device, real=True).run(inputs, kwargs, name, loss)
+        with turn(module):
+            return _shaped(module, inputs, kwargs, name, device, loss)
+
+
+def _shaped(
+    module: Any, inputs: Sequence[Any], kwargs: Mapping[str, Any], name: str, device: Device, loss: Loss | None = None
+) -> Workload:
+    """A trace without values: once more in another way, where torch or a lazy layer stands in the way of this one."""
+    watch, on_meta, again = True, False, False
+    while True:
         try:
-            return Tracer(module, device).run(inputs, kwargs, name, loss)
+            return Tracer(module, device, watch).run(inputs, kwargs, name, loss)
+        except copies.Uninitialised:
+            module = _initialised(module, inputs, kwargs, device)
         except InputError as error:
-            if not private.refuses_subclass(error.__cause__):
+            cause = error.__cause__
+            if watch and private.refuses_subclass(cause):
+                watch = False
+            elif not on_meta and private.refuses_device(cause) and isinstance(module, nn.Module):
+                module, on_meta = copies.on_meta(module), True
+            elif not again and private.refuses_to_compile(cause):  # which has imported what a trace then holds back
+                again = True
+            else:
                 raise
-        return Tracer(module, device, watch=False).run(inputs, kwargs, name, loss)
+
+
+def _initialised(module: nn.Module, inputs: Sequence[Any], kwargs: Mapping[str, Any], device: Device) -> nn.Module:
+    """A copy of a module whose lazy layers have the shapes that these inputs give them."""
+    made = copies.with_lazy_weights_on_meta(module)
+    _shaped(lambda *args, **options: made(*args, **options), inputs, kwargs, type(module).__name__, device)
+    return copies.checked(made)
 
 
 class Escapes(private.DispatchMode):
@@ -95,7 +119,10 @@ class Escapes(private.DispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         with private.no_function_modes():
-            if func in private.NOTHING:
+            if any(map(private.is_wrapper, types)):  # whose own class takes it apart
+                return NotImplemented
+            transformed = self.tracer.follow_gradients()
+            if func in private.NOTHING and not (transformed and func is private.detach):
                 return self.tracer.pass_on(func, args, kwargs or {})
             return self.tracer.__torch_function__(func, types, args, kwargs)
 
@@ -153,7 +180,7 @@ class Tracer(TorchFunctionMode):
         results = [shadows.shadow(x) for x in values.tensors(result)]
         self.ledger.note_results(results)
         records = self.ledger.records(results)
-        chosen = results if loss is None else [shadows.shadow(x) for x in _chosen(loss, result)]
+        chosen = results if loss is None else [shadows.shadow(x) for x in gradient.chosen(loss, result)]
         if chosen:  # else the forward leaves its results elsewhere
             gradient.follow(self.emitter.operations, records, *self.ledger.places(chosen))
         return Workload(
@@ -174,12 +201,14 @@ class Tracer(TorchFunctionMode):
     def _enter(self, value: torch.Tensor) -> torch.Tensor:
         """What the forward gets for an input."""
         requires_grad = value.requires_grad
-        if self.real:
+        if value.is_nested:
+            return nested.enter(self.emitter, value)
+        if self.real and value.layout is torch.strided:
             value = value.detach().clone()
             shadows.cast(value, torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=values.META))
             self.ledger.enter(shadows.shadow(value), requires_grad)
             return value
-        if not value.is_meta and not values.keeps_values(value):
+        if not value.is_meta and value.layout is torch.strided and not values.keeps_values(value):
             value = self.ledger.meta(value)
         elif isinstance(value, nn.Parameter):
             value = value.detach()
@@ -194,7 +223,7 @@ class Tracer(TorchFunctionMode):
         as it was."""
         modules = [place.module for place in self.survey.places.values()]
         try:
-            with restored(modules), _as_written(modules), torch.enable_grad(), self._module_hooks():
+            with restored(modules), as_written(modules), torch.enable_grad(), self._module_hooks():
                 yield
         finally:
             for setter, tensor, value in reversed(self.undo):
@@ -225,11 +254,11 @@ class Tracer(TorchFunctionMode):
             return stack.pop_all()
 
     def _before(self, module: nn.Module, args: Any) -> None:
-        if private.is_compiled(module):
-            return
-        if _current.tracer is None and any(map(self.ledger.is_traced, values.tensors(args))):
-            _current.tracer, _current.follows = self, self._modes()  # a thread of the forward's own
-        if _current.tracer is self:
+        tracer = _current.tracer
+        if tracer is None and not private.is_compiled(module) and any(map(self.ledger.is_traced, values.tensors(args))):
+            tracer = _current.tracer = self  # a thread of the forward's own
+            _current.follows = self._modes()
+        if tracer is self and not private.is_compiled(module):
             self.emitter.enter(module)
 
     def _after(self, module: nn.Module, args: Any, result: Any) -> None:
@@ -245,8 +274,11 @@ class Tracer(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.closed:  # a thread that the forward has not waited for
             return func(*args, **kwargs)
-        if self.escapes is None and private.is_within_kernel(sys._getframe(1)):  # a part of what escapes
-            return func(*args, **kwargs)
+        if self.escapes is None:
+            if private.is_within_kernel(sys._getframe(1)):  # a part of what escapes
+                return func(*args, **kwargs)
+        elif private.transform_level() is not None:
+            return self.transformed(func, args, kwargs)
         hidden = self.escapes if self.escapes and private.hide(self.escapes) else None
         imported = len(sys.modules)
         self.lock.acquire()
@@ -262,6 +294,42 @@ class Tracer(TorchFunctionMode):
             if hidden:
                 private.show(hidden)
 
+    def transformed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Within torch.vmap, torch.func.grad and their like tensors are wrapped, and lie nowhere. The operation goes through
+        them, and what they make of it, operators on plain tensors, reaches the mode below."""
+        thread = self.emitter.thread
+        before = thread.transformed, thread.differentiates
+        thread.transformed = True
+        try:
+            with private.below_autograd():
+                return func(*args, **kwargs)
+        finally:
+            thread.transformed, thread.differentiates = before
+
+    def follow_gradients(self) -> bool:
+        """Below a transform torch knows whether a gradient is to flow. Returns whether there is one."""
+        thread = self.emitter.thread
+        if thread.transformed:
+            thread.differentiates = torch.is_grad_enabled()
+        return thread.transformed
+
+    @contextmanager
+    def resumed(self, functions: bool = True) -> Iterator[None]:
+        """Within an operation, code of the forward's own runs as any other; only its operators are seen without `functions`."""
+        shown = self.escapes if self.escapes and not private.is_on_top(self.escapes) else None
+        if shown:
+            private.show(shown)
+        try:
+            with self if functions else nullcontext():
+                yield
+        finally:
+            if shown:
+                private.hide(shown)
+
+    def rehearsed(self, function: Callable[..., Any], args: Sequence[Any]) -> int:
+        """The MACs of a call that may be made later."""
+        return Tracer(function, self.emitter.device, watch=self.escapes is not None).run(args, {}, "", None).macs
+
     def _recorded(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func in custom.RULES:
             return custom.apply(self.emitter, func, args, kwargs)
@@ -275,16 +343,27 @@ class Tracer(TorchFunctionMode):
         return self._without_rule(func, args, kwargs)
 
     def _with_values(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The same on real tensors: questions are answered by them, Python is opened, all else runs and is recorded."""
-        if func in rules.TRANSPARENT or getattr(func, "__name__", "") in meta_ops.READERS:
+        """The same on real tensors: questions are answered by them, Python is opened, all else runs and is recorded. What a
+        nested tensor is made of are real tensors too."""
+        if any([x.is_nested for x in values.tensors((args, kwargs))]):
+            if func is nn.functional.scaled_dot_product_attention:
+                return nested.attention(self.emitter, *args, **kwargs)
+            with self.resumed(functions=False), torch.no_grad():
+                return func(*args, **kwargs)
+        reads = getattr(func, "__name__", "") in meta_ops.READERS
+        if reads:
+            self.emitter.read()
+        if reads or func in rules.TRANSPARENT:
             return func(*args, **kwargs)
+        if func in control.OPERATORS:
+            return control.OPERATORS[func](self, *args, **kwargs)
         named = func in rules.RULES or func in custom.RULES
         if not named and (isinstance(func, MethodWrapperType) or func is private.set_grad_enabled or self._opens(func)):
             return self._without_rule(func, args, kwargs)
         return shadows.run(self.emitter, func, args, kwargs, self._recorded)
 
     def _opens(self, func: Any) -> bool:
-        return func not in self.emitter.thread.opened and _opened(func) is not None
+        return func not in self.emitter.thread.opened and rules.opened(func) is not None
 
     def pass_on(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What is the same tensor again: scripted functions detach what they were given, and set gradients up themselves."""
@@ -297,7 +376,7 @@ class Tracer(TorchFunctionMode):
 
     def _without_rule(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if isinstance(func, MethodWrapperType):  # reading or writing an attribute, as a mode sees it
-            if func.__name__ == "__set__" and self.ledger.is_outside(args[0]):
+            if func.__name__ == "__set__" and not is_lazy(args[0]) and self.ledger.is_outside(args[0]):
                 attribute: Any = func.__self__
                 self.undo.append((func, args[0], attribute.__get__(args[0])))
             return func(*args)
@@ -305,8 +384,10 @@ class Tracer(TorchFunctionMode):
             if args[0] or torch.is_grad_enabled():  # else it was off already: within a custom function's forward
                 self.emitter.thread.differentiates = bool(args[0])
             return func(*args)
+        if func in control.OPERATORS:
+            return control.OPERATORS[func](self, *args, **kwargs)
         running = self.emitter.thread.opened
-        opened = _opened(func) if func not in running else None  # Tensor's Python methods call themselves
+        opened = rules.opened(func) if func not in running else None  # Tensor's Python methods call themselves
         if opened is not None:
             running.append(func)
             try:
@@ -316,75 +397,3 @@ class Tracer(TorchFunctionMode):
                 running.pop()
         with torch.no_grad():
             return meta_ops.run(self.emitter, func, args, kwargs)
-
-
-def _real(module: Any) -> Any:
-    """A copy of a module to run: what its forward does to its buffers goes with it."""
-    if not isinstance(module, nn.Module):
-        return module
-    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-        if tensor.device.type != "cpu":
-            raise InputError(f"values=True runs the module, and its {name} is on the {tensor.device.type} device, not the CPU")
-    return copy.deepcopy(module)
-
-
-def _chosen(loss: Loss, result: Any) -> list[torch.Tensor]:
-    """What the loss is computed of."""
-    try:
-        chosen = values.tensors(loss(result))
-    except (AttributeError, LookupError, TypeError) as error:
-        raise InputError(f"loss= does not fit what the forward returns: {type(error).__name__}: {error}") from error
-    if not chosen:
-        raise InputError("loss= picks no tensor from what the forward returns")
-    return chosen
-
-
-@cache
-def _opened(func: Any) -> Any:
-    """A function that torch writes in Python, without its question whether a mode is watching: what it calls is seen
-    instead. None if there is nothing to open."""
-    checks = private.asks_for_modes(func)
-    own = str(getattr(func, "__module__", "")).startswith("torch.")  # a function of others that asks is one operation
-    if not (own and isinstance(func, FunctionType) and checks and func not in rules.WHOLE):
-        return None
-    plain = {**func.__globals__, **dict.fromkeys(checks, lambda *_: False)}
-    opened = FunctionType(func.__code__, plain, func.__name__, func.__defaults__, func.__closure__)
-    opened.__kwdefaults__ = func.__kwdefaults__
-    return opened
-
-
-@contextmanager
-def _as_written(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Compiled code runs as it was written."""
-    with ExitStack() as stack:
-        if "torch._dynamo" in sys.modules:  # else nobody has compiled anything
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-        if any(map(private.is_compiled, modules)):  # torch warns that global hooks see the module and its original
-            stack.enter_context(warnings.catch_warnings())
-            warnings.filterwarnings("ignore", message="Using `torch.compile")
-        yield
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """No garbage collection meanwhile: when a tensor in a cycle dies would depend on chance."""
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
-_TURNS: "weakref.WeakKeyDictionary[nn.Module, threading.RLock]" = weakref.WeakKeyDictionary()
-_TURNS_LOCK = threading.Lock()
-
-
-def _turn(module: Any) -> AbstractContextManager[Any]:
-    """Threads that trace one module take turns: what a forward stores on it is put back before the next begins."""
-    if not isinstance(module, nn.Module):
-        return nullcontext()
-    with _TURNS_LOCK:
-        return _TURNS.setdefault(module, threading.RLock())

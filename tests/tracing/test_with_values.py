@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from lamina.errors import InputError
+from lamina.tracing import emitter
 from lamina.tracing.tracer import trace
 
 X = torch.tensor([[1.0, -1.0, 2.0], [-3.0, 4.0, 5.0]])
@@ -63,6 +64,35 @@ def test_a_scripted_function_runs_on_values():
         function = torch.jit.script(picked)
     work = trace(lambda x: function(x)[None] @ function(x)[:, None], X, values=True)
     assert (work.macs, work.coverage.unknown) == (4, ())
+
+
+class Endless(nn.Module):
+    """Looks for a word that its scores never choose."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(2, 3)
+
+    def forward(self, x):
+        while self.head(x).argmax(-1) != 7:
+            pass
+        return x
+
+
+@pytest.mark.parametrize(
+    ("values", "said"), [(False, r"which a trace makes up; with values=True \(--run\)"), (True, "one turn")]
+)
+def test_a_loop_that_never_ends_is_ended(values, said, monkeypatch):
+    monkeypatch.setattr(emitter, "CHOICES", 50)
+    monkeypatch.setattr(emitter, "READS", 50)
+    with pytest.raises(InputError, match=rf"^Endless \(Endless\): it may never end: 50 .*{said}.*at test_with_values.py"):
+        trace(Endless(), torch.randn(2), values=values)
+
+
+def test_numpy_needs_values():
+    with pytest.raises(InputError, match=r"numpy needs the value of a tensor.*--run"):
+        trace(lambda x: torch.from_numpy(x.detach().numpy()), X)
+    assert trace(lambda x: torch.from_numpy(x.detach().numpy()) @ torch.ones(3, 1), X, values=True).macs == 6
 
 
 def test_what_has_no_values_cannot_run():

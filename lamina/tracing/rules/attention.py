@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from lamina.tracing import private
 from lamina.tracing.emitter import Emitter
 from lamina.tracing.rules.table import rule
 from lamina.workload import Loops
+
+CPU = torch.device("cpu")
 
 
 @rule(F.scaled_dot_product_attention)
@@ -42,6 +45,33 @@ def attention(
     _, workspace = (_fused if fused else _composed)(t, query, key, value, mask, out, dropout_p > 0)
     name, given = "scaled_dot_product_attention", (query, key, value, mask)
     return t.emit("matmul", name, given, out, nests, ops, saved, attributes, workspace=workspace)
+
+
+@rule(Tensor.device.__get__)  # type: ignore[attr-defined]
+def device(t: Emitter, input: Tensor) -> torch.device:
+    """The stand-in's own. FlexAttention refuses the meta device, and is told the CPU."""
+    return CPU if private.is_flex_attention(sys._getframe(3)) else input.device
+
+
+@rule(private.flex_attention)
+def flex_attention(t: Emitter, query, key, value, score_mod, block_mask, scale, kernel_options, *_: Any) -> Any:
+    """Its compiled kernel, which keeps no scores; dense, as attention under any other mask is."""
+    q = tuple(query.shape)
+    k, v = ((q[0], *x.shape[1:]) for x in (key, value))  # one batch of keys may serve all queries
+    names = t.operands(query, key, value)
+    shape, nests = operators.attention(q, k, v, (*names[:2], t.operand(value), names[-1]), True)
+    blocks = [x for x in block_mask if isinstance(x, Tensor)]
+    counts = [x for x in blocks[::2][:2] if not x.is_meta]
+    share = ""
+    if counts and blocks[1].numel() > 1:
+        share = f"; its mask asks for {sum(int(x.sum()) for x in counts)} of {blocks[1].numel()} blocks"
+    t.note(f"FlexAttention is counted dense, by its compiled kernel{share}")
+    out = _laid_out(t, shape, query, True)
+    statistics = [t.new(shape[:-1], torch.float32) for _ in range(2)]  # the logarithm of each row's sum, its maximum
+    ops = operators.attention_ops(q, k[-2], True)
+    saved = (query, key, value, out, statistics[0])
+    results = (out, *statistics)
+    return t.emit("matmul", "flex_attention", (query, key, value), results, nests, ops, saved, {"causal": False})
 
 
 def _is_fused(t: Emitter, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> bool:

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.parameter import is_lazy
 
 from lamina import operators
 from lamina.operators import ShapeError
 from lamina.tracing import meta_ops, private
 from lamina.tracing.emitter import Emitter
 from lamina.tracing.rules.table import RULES, rule
-from lamina.tracing.values import META, SMALL, assume
+from lamina.tracing.values import META, SMALL, assume, tensors
 
 _SHAPE, _DTYPE = attrgetter("shape"), attrgetter("dtype")
 
@@ -78,7 +79,7 @@ def view(function: Callable[..., Any], name: str) -> Callable[..., Any]:
     detached = name in ("detach", "data")
 
     def run(t: Emitter, input: Any, *args: Any, **kwargs: Any) -> Any:
-        if not isinstance(input, Tensor):
+        if not isinstance(input, Tensor) or (name == "data" and is_lazy(input)):
             return NotImplemented
         if name == "getitem":
             if not _is_basic(args[0]):
@@ -244,6 +245,7 @@ def to_device(t: Emitter, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 @rule(Tensor.requires_grad_)
 def requires_grad_(t: Emitter, input: Tensor, requires_grad: bool = True) -> Tensor:
+    t.ledger.set_requires_grad(input, requires_grad)
     return input
 
 
@@ -390,6 +392,8 @@ for _function in (torch.zeros_like, torch.ones_like, torch.empty_like, torch.ful
 @rule(torch.tensor)
 def tensor(t: Emitter, data: Any, *, dtype=None, device=None, requires_grad=False, pin_memory=False) -> Any:
     """A constant keeps its value."""
+    if any(x.is_meta for x in tensors(data)):
+        return NotImplemented
     with torch.no_grad():
         out = torch.tensor(data.detach() if isinstance(data, Tensor) else data, dtype=dtype, device="cpu")
     t.ledger.identify(out)

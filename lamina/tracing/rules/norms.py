@@ -119,7 +119,7 @@ def _max_pool(axes: int) -> Callable[..., Any]:
     def max_pool(
         t: Emitter, input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False
     ) -> Tensor:
-        if return_indices:
+        if return_indices or not input.is_meta:
             return NotImplemented
         kernel = per_axis(kernel_size, axes)
         steps = per_axis(stride, axes) if stride else kernel
@@ -138,6 +138,8 @@ def _avg_pool(axes: int) -> Callable[..., Any]:
     def avg_pool(
         t: Emitter, input, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None
     ) -> Tensor:
+        if not input.is_meta:
+            return NotImplemented
         kernel = per_axis(kernel_size, axes)
         steps = per_axis(stride, axes) if stride else kernel
         pads = per_axis(padding, axes)
@@ -158,6 +160,8 @@ for _axes in (1, 2, 3):
 
 def _adaptive_avg_pool(axes: int) -> Callable[..., Any]:
     def adaptive_avg_pool(t: Emitter, input: Tensor, output_size) -> Tensor:
+        if not input.is_meta:
+            return NotImplemented
         x = tuple(input.shape)
         if len(x) < axes + 1:
             raise ShapeError(f"{axes}-D pooling takes (N, C, ...), got {x}")

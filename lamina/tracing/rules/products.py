@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from lamina import operators
 from lamina.operators import Shape, per_axis
+from lamina.tracing import private
 from lamina.tracing.emitter import Emitter
 from lamina.tracing.rules.table import rule
 from lamina.workload import Kind, Loops, replace
@@ -66,6 +67,8 @@ def _folded(x: Tensor) -> int:
 
 @rule(F.linear)
 def linear(t: Emitter, input: Tensor, weight: Tensor, bias=None) -> Tensor:
+    if weight.layout is not torch.strided:
+        return _sparse_product(t, input, weight, "linear", (*input.shape[:-1], weight.shape[0]), bias)
     operands = t.operands(input, weight, bias)
     shape, nest = _linear(tuple(input.shape), tuple(weight.shape))
     out = t.new(shape, input.dtype)
@@ -81,6 +84,8 @@ def linear(t: Emitter, input: Tensor, weight: Tensor, bias=None) -> Tensor:
 @rule(torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.linalg.matmul)
 def matmul(t: Emitter, input: Tensor, other: Tensor, *, out=None, out_dtype=None) -> Tensor:
     """With one of the module's weights it is a linear layer."""
+    if input.layout is not torch.strided or other.layout is not torch.strided:
+        return _sparse_product(t, input, other, "matmul", operators.matmul(tuple(input.shape), tuple(other.shape))[0])
     if out is not None or out_dtype is not None or not (input.is_meta or other.is_meta or t.ledger.is_weight(input, other)):
         return NotImplemented
     operands = t.operands(input, other)
@@ -126,6 +131,8 @@ def _adding_matmul(
     t: Emitter, input: Tensor, a: Tensor, b: Tensor, *, beta=1, alpha=1, out=None, out_dtype: torch.dtype | None = None
 ) -> Tensor:
     """beta·input + alpha·a·b."""
+    if a.layout is not torch.strided or b.layout is not torch.strided:
+        return _sparse_product(t, a, b, "addmm", operators.matmul(tuple(a.shape), tuple(b.shape))[0], input)
     if out is not None or out_dtype is not None or a.dim() != b.dim():
         return NotImplemented
     shape, nest = operators.matmul(tuple(a.shape), tuple(b.shape), t.operands(a, b, input))
@@ -136,6 +143,34 @@ def _adding_matmul(
     return t.emit(
         kind, "addmm" if a.dim() == 2 else "baddbmm", (input, a, b), result, (nest,), ops, saved=t.ledger.factors(a, b)
     )
+
+
+def _sparse_product(t: Emitter, a: Tensor, b: Tensor, name: str, shape: Shape, added: Tensor | None = None) -> Any:
+    """Of a sparse matrix whose elements are known and a dense one: each stored element with a row or a column of that."""
+    sparse, dense = (a, b) if a.layout is not torch.strided else (b, a)
+    if sparse.is_meta or sparse.is_nested or dense.layout is not torch.strided or sparse.dim() != 2:
+        return NotImplemented
+    # a (n, k) with b (k, m), or a (..., n, k) with a linear layer's weight (m, k): all of the dense one but k
+    shared = dense.shape[0 if dense is b else -1] if dense.dim() else 1
+    nest = Loops(N=private.specified(sparse), M=dense.numel() // max(1, shared), operands=t.operands(a, b, added))
+    kind: Kind = "linear" if t.ledger.is_weight(a, b) else "matmul"
+    ops = {"add": math.prod(shape)} if added is not None else {}
+    return t.emit(kind, name, (a, b, added), t.new(shape, dense.dtype), (nest,), ops, saved=t.ledger.factors(a, b))
+
+
+@rule(torch.sparse.mm)
+def sparse_mm(t: Emitter, input: Tensor, mat2: Tensor, reduce: str | None = None) -> Any:
+    return matmul(t, input, mat2) if reduce in (None, "sum") else NotImplemented
+
+
+@rule(torch.sparse.addmm)
+def sparse_addmm(t: Emitter, mat: Tensor, mat1: Tensor, mat2: Tensor, *, beta=1.0, alpha=1.0) -> Any:
+    return _adding_matmul(t, mat, mat1, mat2)
+
+
+@rule(torch.mv, Tensor.mv)
+def mv(t: Emitter, input: Tensor, vec: Tensor, *, out=None) -> Any:
+    return matmul(t, input, vec, out=out) if input.layout is not torch.strided else NotImplemented
 
 
 @rule(torch.bilinear, F.bilinear)

@@ -28,7 +28,7 @@ TRANSPARENT: set[Any] = {
     torch.is_floating_point, torch.is_complex, torch.numel, torch.is_tensor, torch.is_grad_enabled, torch.device,
     torch.Size.numel, torch.can_cast, torch.promote_types, torch.result_type, torch.finfo, torch.iinfo, Tensor.is_signed,
     Tensor.is_pinned, Tensor.is_shared, torch.is_same_size, torch.is_autocast_enabled,
-    *(getattr(Tensor, name).__get__ for name in ("shape", "dtype", "device", "ndim", "is_nested", "requires_grad", "is_meta")),
+    *(getattr(Tensor, name).__get__ for name in ("shape", "dtype", "ndim", "is_nested", "requires_grad", "is_meta")),
 }  # fmt: skip
 
 # Functions that torch writes in Python of several operations, and that are one layer.
