@@ -15,6 +15,7 @@ import torchvision
 import transformers
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import prune
 from torch.utils.checkpoint import checkpoint
 
 
@@ -142,6 +143,36 @@ class Functional(nn.Module):
         return torch.func.functional_call(self.layer, {"weight": self.weight}, (x,))
 
 
+class Graph(nn.Module):
+    """One step over a ring: each of S nodes has two neighbours."""
+
+    def __init__(self):
+        super().__init__()
+        ring = torch.eye(S).roll(1, 0) + torch.eye(S).roll(-1, 0)
+        self.register_buffer("adjacency", ring.to_sparse_csr())
+        self.scale = nn.Parameter(torch.ones(()))  # some need a parameter
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * (self.adjacency @ x)
+
+
+def pruned() -> nn.Module:
+    """Half of the weights are zeros that are multiplied as all others are."""
+    return Inside(prune.l1_unstructured(nn.Linear(D, FF), "weight", 0.5))
+
+
+def energy(x: Tensor, w: Tensor) -> Tensor:
+    return (x @ w).square().sum()
+
+
+def four_turns(x: Tensor, w: Tensor) -> Tensor:
+    return torch.while_loop(lambda i, y: i < 4, lambda i, y: (i + 1, y @ w), (torch.tensor(0), x))[1]
+
+
+def either(x: Tensor, w: Tensor) -> Tensor:
+    return torch.cond(torch.tensor(True), lambda y: y @ w, lambda y: y @ w + y @ w, (x,))
+
+
 @torch.jit.script
 def scripted(x: Tensor, w: Tensor) -> Tensor:
     return (x @ w).relu()
@@ -257,6 +288,9 @@ LAYERS = "a layer alone; over tokens; in a network in a network; a weight of one
 SCRIPTED = "a scripted function inside a forward"
 VALUES = "values decide: a boolean mask, nonzero, top-k as indices"
 MAPPED = "torch.vmap, torch.func.functional_call"
+GRADIENT = "gradients in a forward: torch.func.grad, vjp, jacrev"
+CONTROL = "torch.cond, torch.while_loop"
+UNUSUAL = "layers that are lazy, pruned, sparse"
 CASES = [
     Case("ResNet-50", "", lambda: (torchvision.models.resnet50(), picture(224)), resnet50_macs()),
     Case("ViT-B/16", "", lambda: (torchvision.models.vit_b_16(), picture(224)), vit_macs(768, 12, 196)),
@@ -338,6 +372,33 @@ CASES = [
     Case(VALUES, "top-k as indices", lambda: (Call(largest, D, FF), halves()), 5 * D * FF),
     Case(MAPPED, "vmap", lambda: (Call(lambda x, w: torch.vmap(lambda r: r @ w)(x), D, FF), torch.randn(S, D)), S * D * FF),
     Case(MAPPED, "functional_call", lambda: (Functional(), torch.randn(S, D)), S * D * FF),
+    Case(
+        MAPPED, "vmap of vmap",
+        lambda: (Call(lambda x, w: torch.vmap(torch.vmap(lambda r: r @ w))(x), D, FF), torch.randn(2, S, D)), 2 * S * D * FF,
+    ),
+    Case(
+        GRADIENT, "grad", lambda: (Call(lambda x, w: torch.func.grad(energy)(x, w), D, FF), torch.randn(S, D)), 2 * S * D * FF
+    ),
+    Case(
+        GRADIENT, "grad of each row",
+        lambda: (Call(lambda x, w: torch.vmap(torch.func.grad(energy), (0, None))(x, w), D, FF), torch.randn(S, D)),
+        2 * S * D * FF,
+    ),
+    Case(
+        GRADIENT, "vjp",
+        lambda: (Call(lambda x, w: torch.func.vjp(lambda y: y @ w, x)[1](x @ w)[0], D, FF), torch.randn(S, D)), 3 * S * D * FF,
+    ),
+    Case(
+        GRADIENT, "jacrev", lambda: (Call(lambda x, w: torch.func.jacrev(lambda y: y @ w)(x), D, FF), torch.randn(D)),
+        D * FF + FF * D * FF,
+    ),
+    Case(CONTROL, "while_loop", lambda: (Call(four_turns, D, D), torch.randn(S, D)), 4 * S * D * D),
+    Case(CONTROL, "cond", lambda: (Call(either, D, FF), torch.randn(S, D)), S * D * FF),
+    Case(UNUSUAL, "lazy", lambda: (Inside(nn.LazyLinear(FF)), torch.randn(S, D)), S * D * FF),
+    Case(UNUSUAL, "parameters, lazy", lambda: (Inside(nn.LazyLinear(FF)), torch.randn(S, D)), D * FF + FF, True),
+    Case(UNUSUAL, "pruned", lambda: (pruned(), torch.randn(S, D)), S * D * FF),
+    Case(UNUSUAL, "parameters, pruned", lambda: (pruned(), torch.randn(S, D)), D * FF + FF, True),
+    Case(UNUSUAL, "sparse", lambda: (Graph(), torch.randn(S, D)), 2 * S * D),
     Case(MODES, "inference_mode", lambda: (Around("inference_mode"), picture(16)), AROUND),
     Case(MODES, "checkpointing", lambda: (Around("checkpoint"), picture(16)), AROUND),
     Case(MODES, "compiled", lambda: (torch.compile(Around("plain"), backend="eager"), picture(16)), AROUND),
@@ -355,8 +416,6 @@ SOURCES = {
     "an unknown operator is named": ["pytorch/pytorch#131041"],
 }
 # Rows that some other counter has right and Lamina has not: why. Where Lamina comes to be right, it is to go from here.
-BEHIND: dict[str, str] = {
-    MAPPED: "torch.vmap is refused in one line",
-}
+BEHIND: dict[str, str] = {}
 # Rows that most of the others cannot enter: shown apart, and not counted.
 APART = ("ConvTranspose2d's backward pass", "ONNX: Loop, If, 1-D MaxPool, DynamicQuantizeLinear")
