@@ -112,7 +112,8 @@ class HuggingFace(Source):
         images = [name for name in ("pixel_values", "pixel_values_videos", "input_features") if name in self.arguments()]
         if "input_ids" not in given or not images or images[0] in given or not work.parameters_unused:
             return []
-        return [f"text alone, without {images[0]}: {work.parameters_unused:,} parameters are not used"]
+        unused = f"text alone, without {images[0]}: {work.parameters_unused:,} parameters are not used"
+        return [f"{unused}; --data with the processor's {images[0]} and tokens counts them"]
 
     def _call(self, tensors: Mapping[str, "torch.Tensor"], past: int, name: str, device: Device, way: str) -> Workload:
         from lamina.tracing.tracer import trace

@@ -21,9 +21,7 @@ from tests import real_counts
 from tests.peers.small_transformers import NETWORKS, Small, inputs
 
 torchvision = pytest.importorskip("torchvision", reason="needs torchvision: make peers", exc_type=ImportError)
-KNOWN: dict[str, str] = {
-    "hf:canine": "the mask of its blocks is made of values",
-}
+KNOWN: dict[str, str] = {}
 
 
 def figures(work: Workload) -> tuple[int, int, int]:
