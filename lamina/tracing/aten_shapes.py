@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lamina import operators
 from lamina.operators import elementwise_ops, reduction_ops
+from lamina.tracing.aten_kinds import classify
 from lamina.tracing.emitter import Emitter
 from lamina.workload import Loops
 
@@ -140,6 +141,24 @@ def _filled(t: Emitter, x: Tensor, *_: Any, **__: Any) -> Any:
     return x, "copy", (), {}
 
 
+_ADDED = 0  # a bag's mode
+_FAST = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def _embedding_bag(t: Emitter, weight: Tensor, indices: Tensor, offsets: Tensor, *options: Any, **named: Any) -> Any:
+    """What the CPU's kernel returns beside the bags (aten/src/ATen/native/EmbeddingBag.cpp): for each word its bag, worked out
+    with room for one more, unless bags are added the fast way; the words that were largest, or a number a bag."""
+    args = (weight, indices, offsets, *options)
+    out, bags, sizes, largest = aten._embedding_bag.default(*args, **named)
+    if t.device == "cpu":
+        given: tuple[Any, ...] = (*options, *(False, _ADDED, False, None, False, -1)[len(options) :])
+        fast = given[1] == _ADDED and given[5] < 0 and weight.dtype in _FAST and weight.stride(1) == 1
+        bags = t.new((0 if fast else bags.numel() + 1,), bags.dtype)[:-1]
+        largest = largest if largest.numel() else t.new(tuple(sizes.shape), sizes.dtype)
+    result = (out, bags, sizes, largest)
+    return result, *classify("_embedding_bag", args, named, result)
+
+
 # Products, by the name of their operator.
 PRODUCTS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("mm", "bmm", "mv", "dot", "vdot"), _product(0, 1)),
@@ -160,6 +179,7 @@ RULES: dict[Any, Callable[..., Any]] = {
     aten._convolution.default: _convolution,  # of torch.jit.trace
     **COUNTED,
     aten._grouped_mm.default: _grouped,
+    **dict.fromkeys((aten._embedding_bag.default, aten._embedding_bag_forward_only.default), _embedding_bag),
     aten.index.Tensor: _index,
     aten.cat.default: _cat,
     **{getattr(aten, name).Tensor: _pointwise(name) for name in ("add", "sub", "mul", "div")},
