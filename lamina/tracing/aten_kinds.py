@@ -39,7 +39,7 @@ COPIES = {
     "masked_select", "masked_scatter", "take", "put", "diag_embed", "complex", "native_channel_shuffle", "channel_shuffle",
     "rot90", "max_unpool2d", "max_unpool3d", "_pack_padded_sequence", "logspace", "lift_fresh_copy", "fill_diagonal",
     "block_diag", "hann_window", "_efficientzerotensor", "resize", "_jagged_to_padded_dense_forward",
-    "_padded_dense_to_jagged_forward",
+    "_padded_dense_to_jagged_forward", "_new_zeros_with_same_feature_meta",
 }  # fmt: skip
 # Activations that ATen calls otherwise than `operators` does.
 ACTIVATION_NAMES = {"_prelu_kernel": "prelu", "rrelu_with_noise": "rrelu", "log_sigmoid_forward": "log_sigmoid"}

@@ -33,7 +33,7 @@ FACTORS_FIRST = {"convolution", "deform_conv2d", "_convolution", "mm", "bmm", "m
 # Operators that take a tensor's shape and type only, or its values alone.
 WITHOUT_GRADIENT = {
     "detach", "empty_like", "full_like", "ones_like", "zeros_like", "rand_like", "randn_like", "randint_like", "new_empty",
-    "new_empty_strided", "new_full", "new_ones", "new_zeros",
+    "new_empty_strided", "new_full", "new_ones", "new_zeros", "_new_zeros_with_same_feature_meta",
 }  # fmt: skip
 # Methods whose result is the value of a tensor, and functions whose result's shape is.
 READERS = {"item", "tolist", "numpy", "__bool__", "__int__", "__float__", "__index__", "__array__", "__contains__", "equal"}

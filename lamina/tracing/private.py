@@ -215,6 +215,11 @@ def parameters(module: nn.Module) -> Mapping[str, nn.Parameter | None]:
     return module._parameters
 
 
+def children(module: nn.Module) -> Mapping[str, nn.Module | None]:
+    """The same of the modules in it; one that has two names comes twice."""
+    return module._modules
+
+
 def buffers(module: nn.Module) -> Mapping[str, torch.Tensor | None]:
     """The same of its buffers."""
     return module._buffers

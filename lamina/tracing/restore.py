@@ -20,12 +20,15 @@ def restored(modules: Sequence[nn.Module]) -> Iterator[None]:
     """
     tables = [vars(module) for module in modules]
     containers = [value for table in tables for value in table.values() if type(value) in CONTAINERS]
-    before = [(container, container.copy() if container else ()) for container in (*tables, *containers)]  # most are empty
+    empty = [container for container in containers if not container]  # most: torch's tables of hooks
+    before = [(container, container.copy()) for container in (*tables, *containers) if container]
     try:
         yield
     finally:
+        for container in filter(None, empty):
+            container.clear()
         for container, copy in before:
-            if (container or copy) and not _same(container, copy):
+            if not _same(container, copy):
                 container.clear()
                 (container.extend if isinstance(container, list) else container.update)(copy)
 

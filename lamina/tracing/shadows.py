@@ -72,7 +72,11 @@ def run(t: Emitter, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], re
         return _first(t, func, args, kwargs)
     with torch.no_grad():
         result = func(*args, **kwargs)
-    for real, meta in zip(tensors(result), tensors(found), strict=True):
+    reals, metas = tensors(result), tensors(found)
+    if len(reals) != len(metas):
+        name = getattr(func, "__name__", str(func))
+        raise InputError(f"{t.where()}: {name} makes {len(reals)} tensors of values, and {len(metas)} of shapes")
+    for real, meta in zip(reals, metas, strict=True):
         if real.shape != meta.shape and not real.numel():  # statistics that a kernel on the CPU leaves out
             meta = t.new(tuple(real.shape), real.dtype)
             t.ledger.register(meta, False)

@@ -90,7 +90,7 @@ def _places(root: nn.Module) -> dict[int, Place]:
                 f"{path or 'the network'} (FullyShardedDataParallel): its weights are shards of one flat vector, which have no "
                 "layers' shapes: count the network before it is wrapped, or wrap it by fully_shard (FSDP2)"
             )
-        children = list(module.named_children())
+        children = [(name, child) for name, child in private.children(module).items() if child is not None]
         leaf = module is not root and all(isinstance(child, (nn.ParameterList, nn.ParameterDict)) for _, child in children)
         places[id(module)] = Place(path, type_name(module), leaf, module)
         compiled, prefix = private.is_compiled(module), f"{path}." if path else ""

@@ -272,7 +272,7 @@ class Tracer(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if self.closed:  # a thread that the forward has not waited for
+        if self.closed or func in rules.QUESTIONS:  # closed: a thread that the forward has not waited for
             return func(*args, **kwargs)
         if self.escapes is None:
             if private.is_within_kernel(sys._getframe(1)):  # a part of what escapes

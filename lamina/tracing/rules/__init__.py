@@ -6,6 +6,6 @@ stand-in, or NotImplemented to fall through. Whoever adds one adds nothing else:
 
 from lamina.tracing.rules import attention, layout, norms, pointwise, products, recurrent  # noqa: F401 - each fills the table
 from lamina.tracing.rules.opened import opened
-from lamina.tracing.rules.table import RULES, TRANSPARENT, WHOLE
+from lamina.tracing.rules.table import QUESTIONS, RULES, TRANSPARENT, WHOLE
 
-__all__ = ["RULES", "TRANSPARENT", "WHOLE", "opened"]
+__all__ = ["QUESTIONS", "RULES", "TRANSPARENT", "WHOLE", "opened"]

@@ -31,5 +31,8 @@ TRANSPARENT: set[Any] = {
     *(getattr(Tensor, name).__get__ for name in ("shape", "dtype", "ndim", "is_nested", "requires_grad", "is_meta")),
 }  # fmt: skip
 
+# Those of them that reach no operator.
+QUESTIONS: set[Any] = TRANSPARENT - {Tensor.__repr__, Tensor.__format__, torch.can_cast, torch.promote_types, torch.result_type}
+
 # Functions that torch writes in Python of several operations, and that are one layer.
 WHOLE: set[Any] = {F.local_response_norm}
