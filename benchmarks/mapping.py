@@ -1,7 +1,8 @@
 """How fast mappings are found, and how good they are beside those of zigzag-dse and AccelForge on the same hierarchy.
 
-python benchmarks/mapping.py                 AlexNet and ResNet-50, one core
-python benchmarks/mapping.py --peers         and both peers (in .mapping and .accelforge: make mapping)
+python benchmarks/mapping.py                     AlexNet and ResNet-50, one core
+python benchmarks/mapping.py --peers             and both peers (in .mapping and .accelforge: make mapping)
+python benchmarks/mapping.py --peers --record    and write benchmarks/records/mapping.json
 
 Beside a peer everything is the same: the layers, the memories, the array, and the price of an access. Its best mapping is also
 counted by our model: what is left between the two counts of one mapping is a difference of the models, and what is left
@@ -39,32 +40,47 @@ name = "registers"
 inside = true
 capacity = 512
 """
-# What AccelForge maps in minutes: matrix products. A convolution of one axis (M 16, C 8, Q 12, S 3) took it more than five.
+# What AccelForge maps in minutes: matrix products (N, M, C). A convolution of one axis (M 16, C 8, Q 12, S 3) takes it longer.
 SHAPES = {
-    "matrix product 64 x 128 x 256": {"N": 64, "M": 128, "C": 256},
-    "matrix product 32 x 96 x 64": {"N": 32, "M": 96, "C": 64},
-    "LeNet-5's f6, batch 16": {"N": 16, "M": 84, "C": 120},
+    "square": (128, 128, 128),
+    "wide": (64, 128, 256),
+    "narrow": (32, 96, 64),
+    "tall": (1024, 16, 64),
+    "larger than the buffer": (512, 512, 512),
+    "prime sizes": (61, 83, 127),
+    "LeNet-5's f6": (1, 84, 120),
+    "LeNet-5's f6, batch 16": (16, 84, 120),
+    "ResNet-50's classifier": (1, 1000, 2048),
+    "ViT-B/16's projection": (197, 768, 768),
 }
 
 
 def main() -> None:
+    import record
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peers", action="store_true")
-    parser.add_argument("--only", choices=("zigzag", "accelforge"), help="this peer alone")
+    parser.add_argument("--only", choices=PEERS, help="this peer alone")
+    parser.add_argument("--record", action="store_true", help="write benchmarks/records/mapping.json (with --peers)")
     options = parser.parse_args()
+    if options.record and not options.peers:
+        parser.error("--record needs --peers: the record has both")
+    origin = record.provenance()
     print(f"load of the machine {os.getloadavg()[0]:.1f}; CPU seconds of this process, and seconds by the clock")
-    if not options.only:
-        speed()
-    if options.peers or options.only:
-        for peer in (zigzag, accelforge):
-            if options.only in (None, peer.__name__):
-                peer()
+    found = {"speed": [] if options.only else list(speed()), "rows": []}
+    for name, peer in PEERS.items():
+        if options.peers or options.only == name:
+            found["rows"] += peer()
+    if options.record and (missing := [row["refusal"] for row in found["rows"] if "refusal" in row]):
+        sys.exit(f"not recorded: {missing[0]}")
+    if options.record:
+        record.write("mapping", origin, **found)
 
 
 # ---- speed ------------------------------------------------------------------------------------------------------------
 
 
-def timed(name: str, model: str, device: str, objective: Any = "energy", dataflow: str = "all") -> None:
+def timed(model: str, device: str, objective: Any = "energy", dataflow: str = "all") -> dict[str, Any]:
     from lamina.cli import network
     from lamina.hardware import accelerator
     from lamina.hardware.fit import fit
@@ -73,21 +89,23 @@ def timed(name: str, model: str, device: str, objective: Any = "energy", dataflo
     cpu, clock = time.process_time(), time.perf_counter()
     found = fit(workload, accelerator.load(device), objective, dataflow)
     cpu, clock = time.process_time() - cpu, time.perf_counter() - clock
-    print(f"{name:34} {cpu:7.2f} s {clock:7.2f} s   energy {found.energy:.4g}, cycles {found.cycles:.4g}")
+    print(f"{model:10} {device:10} {objective:7} {cpu:7.2f} s {clock:7.2f} s   energy {found.energy:.4g}, cycles"
+          f" {found.cycles:.4g}")  # fmt: skip
+    return {"model": model, "accelerator": device, "objective": objective, "seconds": round(cpu, 2)}
 
 
-def speed() -> None:
+def speed() -> Iterator[dict[str, Any]]:
     """The two networks that the time of a search is judged by."""
-    timed("AlexNet, Eyeriss, least energy", "alexnet", "eyeriss")
-    timed("AlexNet, Eyeriss, fewest cycles", "alexnet", "eyeriss", "cycles")
-    timed("ResNet-50, flexible, least energy", "resnet50", "flexible", "energy", "flexible")
-    timed("ResNet-50, flexible, fewest cycles", "resnet50", "flexible", "cycles", "flexible")
+    for objective in ("energy", "cycles"):
+        yield timed("alexnet", "eyeriss", objective)
+    for objective in ("energy", "cycles"):
+        yield timed("resnet50", "flexible", objective, "flexible")
 
 
 # ---- beside peers -----------------------------------------------------------------------------------------------------
 
 
-def zigzag() -> None:
+def zigzag() -> list[dict[str, Any]]:
     """The layers of AlexNet (torchvision's)."""
     from lamina.cli import network
     from lamina.hardware.fit import shapes
@@ -95,20 +113,29 @@ def zigzag() -> None:
     nests = shapes(network.find("alexnet_owt").trace())
     names = [" ".join(f"{dim}{bound}" for dim, bound in nest.bounds.items() if bound > 1) for nest in nests]
     asked = [{"bounds": nest.bounds, "stride": nest.stride} for nest in nests]
-    beside("zigzag-dse", names, nests, peer(".mapping", "mapping_zigzag.py", {"nests": asked}))
+    found = beside("zigzag-dse", names, nests, peer(".mapping", "mapping_zigzag.py", {"nests": asked}))
     print("It lays output and input channels on the sides of the array, as its default.yaml says; ours lays any loops.")
+    return found
 
 
-def accelforge() -> None:
+def accelforge() -> list[dict[str, Any]]:
     """One layer a call."""
     from lamina.hardware.nest import Nest
 
+    nests = [Nest(N=N, M=M, C=C) for N, M, C in SHAPES.values()]
+
     def answers() -> Iterator[dict[str, Any]]:
-        for bounds in SHAPES.values():
+        for nest in nests:
+            bounds = {dim: bound for dim, bound in nest.bounds.items() if bound > 1}
             yield from peer(".accelforge", "mapping_accelforge.py", {"nest": bounds, "stride": [1, 1]})
 
-    beside("AccelForge", list(SHAPES), [Nest(**bounds) for bounds in SHAPES.values()], answers())
-    print("It splits by divisors, ours by ceilings; it may give each tensor's register tile a depth of its own, ours does not.")
+    names = [f"{name}: {' x '.join(map(str, sizes))}" for name, sizes in SHAPES.items()]
+    found = beside("AccelForge", names, nests, answers())
+    print("It splits by divisors, ours by ceilings.")
+    return found
+
+
+PEERS = {"zigzag": zigzag, "accelforge": accelforge}
 
 
 def peer(environment: str, script: str, more: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -136,44 +163,49 @@ def peer(environment: str, script: str, more: dict[str, Any]) -> Iterator[dict[s
         yield {"error": (done.stderr.strip().splitlines() or ["failed"])[-1]}
 
 
-def beside(name: str, titles: list[str], nests: list[Any], answers: Iterator[dict[str, Any]]) -> None:
+def beside(name: str, titles: list[str], nests: list[Any], answers: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
     """A row for each layer. All energies in multiply-accumulates."""
     from lamina.hardware import accelerator
     from lamina.hardware.search import search
 
-    device, total = accelerator.parse(HIERARCHY, "hierarchy"), [0.0] * 4
-    print(f"\n{name}: its mapping by its count, by ours with the reads below, by ours | ours by these two | CPU seconds")
+    device, rows = accelerator.parse(HIERARCHY, "hierarchy"), []
+    print(f"\n{name}: its mapping by its count, by ours with the reads below | ours by the same two, by ours | CPU seconds")
     for title, nest, theirs in zip(titles, nests, answers, strict=False):
         cpu = time.process_time()
         found = search(nest, device).evaluation
         cpu = time.process_time() - cpu
+        row = {"peer": name, "layer": title, "ours": with_reads_below(found, device), "own_energy": found.energy,
+               "own_seconds": round(cpu, 3)}  # fmt: skip
         if "error" in theirs:
-            print(f"{title:36} {theirs['error']}; ours {found.energy:.6g} in {cpu:.2f} s")
+            rows.append(row | {"refusal": f"{name}, {title}: {theirs['error']}"})
+            print(f"{title:40} {theirs['error']}; ours {found.energy:.6g} in {cpu:.2f} s")
             continue
-        ours = with_reads_below(found, device)
-        print(f"{title:36} {theirs['energy']:11.6g} {counted(nest, theirs, device)} | {ours:11.6g} {found.energy:11.6g}"
-              f" | {ratios(theirs['energy'], ours, theirs['cpu'], cpu)}")  # fmt: skip
-        total = [x + y for x, y in zip(total, (theirs["energy"], ours, theirs["cpu"], cpu), strict=True)]
-    print(f"{'all':36} {total[0]:11.6g} | {total[1]:11.6g} | {ratios(*total)}")
+        row |= {"version": theirs["version"], "energy": theirs["energy"], "seconds": round(theirs["cpu"], 2)}
+        row |= counted(nest, theirs, device)
+        rows.append(row)
+        shown = f"{row['counted']:11.6g}" if "counted" in row else f"({row['why']})"
+        print(f"{title:40} {row['energy']:11.6g} {shown} | {row['ours']:11.6g} {found.energy:11.6g} | {ratios([row])}")
+    done = [row for row in rows if "energy" in row]
+    print(f"{'all':40} {ratios(done) if done else 'nothing'}")
+    return rows
 
 
-def ratios(theirs: float, ours: float, their_seconds: float, seconds: float) -> str:
-    return f"{their_seconds:7.2f} {seconds:5.2f} | energy {theirs / ours:.3f}, time {their_seconds / max(seconds, 1e-9):.0f}"
+def ratios(rows: list[dict[str, Any]]) -> str:
+    theirs, ours, seconds, own = (sum(row[key] for row in rows) for key in ("energy", "ours", "seconds", "own_seconds"))
+    return f"{seconds:7.2f} {own:5.2f} | energy {theirs / ours:.4f}, time {seconds / max(own, 1e-3):.0f}"
 
 
-def counted(nest: Any, theirs: dict[str, Any], device: Any) -> str:
-    """A peer's mapping by our two counts, and how its own count differs from the first."""
+def counted(nest: Any, theirs: dict[str, Any], device: Any) -> dict[str, Any]:
+    """A peer's mapping by our count with the reads below; `why` there is none."""
     from lamina.errors import LaminaError
     from lamina.hardware.mapping import evaluate
 
     if not theirs["mapping"]:
-        return "(no loop nest in ours)"
+        return {"why": "no loop nest in our form"}
     try:
-        found = evaluate(nest, tiling(theirs["mapping"]), device)
+        return {"counted": with_reads_below(evaluate(nest, tiling(theirs["mapping"]), device), device)}
     except LaminaError as error:
-        return f"({error})"
-    energy = with_reads_below(found, device)
-    return f"{energy:11.6g} ({100 * (theirs['energy'] / energy - 1):+.2f} %) {found.energy:11.6g}"
+        return {"why": str(error)}
 
 
 def with_reads_below(found: Any, device: Any) -> float:

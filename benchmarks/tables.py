@@ -107,19 +107,27 @@ def eyeriss(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def mapping(rows: Sequence[dict[str, Any]]) -> str:
-    """Mappings found beside other tools: energies by their count and by ours, and processor seconds."""
+    """Mappings found beside other tools: energies by their count, and processor seconds. A peer's convolutions are one row."""
 
     def power(value: float, digits: int) -> str:
         mantissa, exponent = f"{value:.{digits}e}".split("e")
         return f"{mantissa}·10{str(int(exponent)).translate(str.maketrans('0123456789', '⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
 
-    def ratio(row: dict[str, Any]) -> str:
-        ends = row.get("range")
-        return f"{row['ratio']:.3f}" + (f" ({ends[0]:.3f} to {ends[1]:.3f})" if ends else "")
+    def row(title: str, some: Sequence[dict[str, Any]]) -> list[str]:
+        theirs, ours, seconds, own = (sum(r[key] for r in some) for key in ("energy", "ours", "seconds", "own_seconds"))
+        each = sorted(r["energy"] / r["ours"] for r in some)
+        ends = f" ({each[0]:.3f} to {each[-1]:.3f})" if len(some) > 1 else ""
+        digits = 3 if len(some) > 1 else 5
+        return [title, power(theirs, digits), power(ours, digits), f"{theirs / ours:.4f}{ends}", f"{seconds:.1f} s",
+                f"{own:.2f} s", f"{seconds / max(own, 0.01):.0f}"]  # fmt: skip
 
+    zigzag = [r for r in rows if r["peer"] == "zigzag-dse"]
+    shown = [row(f"zigzag-dse {zigzag[0]['version']}, AlexNet's {len(zigzag)}", zigzag)]
+    shown += [row(f"{r['peer']} {r['version']}, {r['layer']}".replace(" x ", "×"), [r]) for r in rows if r not in zigzag]
     columns = ["peer, layers", "its energy", "ours, by its count", "ratio", "its time", "ours", "ratio"]
-    return markdown(columns, (
-        [r["peer"], power(r["energy"], r["digits"]), power(r["ours"], r["digits"]), ratio(r), f"{r['seconds']:.1f} s",
-         f"{r['own_seconds']:.2f} s", f"{r['faster']}"]
-        for r in rows
-    ))  # fmt: skip
+    return markdown(columns, shown)
+
+
+def differences(rows: Sequence[dict[str, Any]], peer: str) -> list[float]:
+    """By how much a peer counts more than we do for its own mappings, where those are loop nests in our form; ascending."""
+    return sorted(r["energy"] / r["counted"] - 1 for r in rows if r["peer"] == peer and "counted" in r)

@@ -108,10 +108,13 @@ class Network:
         """All inputs with another batch, another resolution of the images or another length of the sequences."""
         if self.sample:
             raise InputError("--data gives inputs of one size: give --input for a sweep")
-        if not self.sizes:
+        open_ = self.source.batched(size) if axis == "batch" else {}
+        if not self.sizes and not open_:
             raise InputError(f"{self.name}: say the input's shape, as in --input 1x3x224x224")
-        shapes, refusal = dict(self.sizes), None
+        shapes, refusal = open_ | self.sizes, None
         for name, shape in self.sizes.items():
+            if open_ and name not in open_:
+                continue  # the file fixes it
             try:
                 shapes[name] = sweep.resize(shape, axis, size, self.is_tokens(name))
             except InputError as error:
@@ -122,8 +125,9 @@ class Network:
 
     def size(self, axis: sweep.Axis) -> int:
         """The first input's along this axis."""
-        self.resized(axis, 1)
-        return {"batch": self.shape[0], "resolution": self.shape[-1], "sequence": self.shape[min(1, len(self.shape) - 1)]}[axis]
+        smallest = self.resized(axis, 1)
+        shape = self.shape or next(iter(smallest.values()))
+        return {"batch": shape[0], "resolution": shape[-1], "sequence": shape[min(1, len(shape) - 1)]}[axis]
 
     def is_tokens(self, name: str) -> bool:
         return name in self.source.inputs and self.source.inputs[name].tokens

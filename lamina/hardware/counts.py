@@ -9,56 +9,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from lamina.hardware import space
-from lamina.hardware.accelerator import Accelerator, Level
-from lamina.hardware.candidates import Traffic, Vector, Vectors, View, cost, live
+from lamina.hardware.candidates import Traffic, Vector, Vectors, View, cost
 from lamina.hardware.mapping import window
-from lamina.hardware.nest import TENSORS, Axis, Nest
+from lamina.hardware.nest import TENSORS, Axis
+from lamina.hardware.room import Room
 
 
-class Model:
+class Model(Room):
     """The counts of one nest on one accelerator, as one dataflow uses it."""
-
-    def __init__(self, nest: Nest, accelerator: Accelerator, parts: space.Storeys):
-        self.nest, self.accelerator, self.parts = nest, accelerator, parts
-        self.live = live(nest)
-        self.buffer: dict[str, Level | None] = {X: parts.keeper(parts.buffers, X) for X in TENSORS}
-        self.register: dict[str, Level | None] = {X: parts.keeper(parts.registers, X) for X in TENSORS}
-        self.inside = space.capacities(accelerator, parts.registers, "".join(X for X in TENSORS if self.register[X]))
-        self.shared = space.capacities(accelerator, parts.buffers, "".join(X for X in TENSORS if self.buffer[X]))
-        self.limits = {tensor: held for tensors, held in self.inside for tensor in tensors}
-        self.irrelevant = {X: [d for d in nest.irrelevant(X) if getattr(nest, d) > 1] for X in TENSORS}
-        self.plain = {X: float(math.prod(getattr(nest, dim) for dim in nest.plain[X])) for X in TENSORS}
-        self.size = {X: float(nest.size(X)) for X in TENSORS}
-        self._tiles: dict[tuple[tuple[int, ...], ...], np.ndarray] = {}
-
-    # ---- what fits ----
-
-    def held(self, tensor: str, tile: Vectors) -> Vector:
-        nest = self.nest
-        total = math.prod([tile[dim] for dim in nest.plain[tensor] if getattr(nest, dim) > 1], start=1)
-        if tensor == nest.windowed:
-            for axis in nest.axes:
-                if getattr(nest, axis.outer) > 1 or getattr(nest, axis.inner) > 1:
-                    total = total * ((tile[axis.outer] - 1) * axis.stride + (tile[axis.inner] - 1) * axis.dilation + 1)
-        return total
-
-    def _fits(self, tile: Vectors, groups: list[tuple[str, int]]) -> np.ndarray:
-        good = np.ones(len(next(iter(tile.values()))), bool)
-        for tensors, capacity in groups:
-            good &= sum(self.held(tensor, tile) for tensor in tensors) <= capacity
-        return good
-
-    def fits_buffers(self, tile: Vectors) -> np.ndarray:
-        return self._fits(tile, self.shared)
-
-    def register_tiles(self, options: tuple[tuple[int, ...], ...]) -> np.ndarray:
-        """All tiles of these sizes that the registers hold, one row for each live dimension."""
-        if options not in self._tiles:
-            grid = np.meshgrid(*(np.array(sizes, np.float64) for sizes in options), indexing="ij", copy=False)
-            tile = Vectors({dim: axis.ravel() for dim, axis in zip(self.live, grid, strict=True)})
-            fitting = np.flatnonzero(self._fits(tile, self.inside))
-            self._tiles[options] = np.stack([tile[dim][fitting] for dim in self.live])
-        return self._tiles[options]
 
     # ---- orders ----
 
@@ -97,51 +55,40 @@ class Model:
         later = self._later(order, view, b, joined, outside)
         for X in TENSORS:
             still = order.stationary == X
-            self._carry(traffic, X, self._crossing(X, still, {} if still else later, view, b, joined))
+            words = self._crossing(X, still and self.low != X, {} if still else later, view, b, joined)
+            self._carry(traffic, X, words)
         return traffic
 
     def least(self, view: View) -> tuple[Vector, Vector]:
         """Lower bounds of energy and cycles under any order of the buffer's loops: at most one tensor is stationary, and
         windows slide along every axis. Each tensor counts as both, stationary and moving, once."""
         traffic = Traffic({}, {}, self._cycles(self.accelerator.systolic, view, None, True), _product(view.w, self.live))
-        later = {dim: view.m[dim] - view.w[dim] for dim in space.AXES if getattr(self.nest, dim) > 1}
+        later = self.sliding(view)
         energy: Vector = float(self.nest.macs)
         saved: Vector = 0.0
         for X in TENSORS:
             kept, moved = Traffic({}, {}), Traffic({}, {})
-            self._carry(kept, X, self._crossing(X, True, {}, view, None, True))
+            self._carry(kept, X, self._crossing(X, self.low != X, {}, view, None, True))
             self._carry(moved, X, self._crossing(X, False, later, view, None, True))
             moving = cost(self.accelerator, moved)[0]
             energy, saved = energy + moving, np.maximum(saved, moving - cost(self.accelerator, kept)[0])
             traffic = traffic.plus(kept)
         return energy - saved, cost(self.accelerator, traffic)[1]
 
-    def floor(self, spread: space.Factors) -> tuple[float, float]:
-        """Lower bounds of energy and cycles for spatial factors, whatever the register tile: every tensor moves once, one that
-        the registers do not keep for every step of the array."""
-        nest, price = self.nest, self.accelerator.cost
-        energy = macs = float(nest.macs)
-        passes = Vectors({dim: -(-getattr(nest, dim) // spread.get(dim, 1)) for dim in self.live})
-        for X in TENSORS:
-            register, parent, once = self.register[X], price((self.buffer[X] or self.parts.outside).name), self._fewest(X)
-            if register:
-                first = self.plain[X] * math.prod(spread.get(dim, 1) for dim in self.irrelevant[X])
-                reads = macs if X != "O" else 0.0 if nest.windowed == "O" else max(0.0, macs - first)
-                energy += once * (price("network") + parent) + (reads + (macs if X == "O" else once)) * price(register.name)
-                continue
-            served = once if nest.windowed == X else self.plain[X] * _product(passes, self.irrelevant[X])
-            again = max(0.0, served - once) if X == "O" else 0.0
-            energy += macs * price("network") + (served + again) * parent
-        return energy, _product(passes, self.live)
+    def sliding(self, view: View) -> dict[str, Vector]:
+        """By dimension: how many register tiles follow another one, were every loop over an axis innermost."""
+        return {dim: view.m[dim] - view.w[dim] for dim in space.AXES if dim in view.s}
 
-    def _fewest(self, X: str) -> float:
+    def fewest(self, X: str) -> float:
         """Elements of a tensor that any tiles touch: fewer than its size where a window skips some in its strides."""
         total = self.plain[X]
         if self.nest.windowed == X:
-            for axis in self.nest.axes:
-                P, R = self._axis(axis)
-                total *= min(window(axis, P, R, *tiles) for tiles in itertools.product((1, P), (1, R)))
+            total *= math.prod(self.fewest_along(axis) for axis in self.nest.axes)
         return total
+
+    def fewest_along(self, axis: Axis) -> int:
+        P, R = self._axis(axis)
+        return min(window(axis, P, R, *tiles) for tiles in itertools.product((1, P), (1, R)))
 
     def _carry(self, traffic: Traffic, X: str, words: tuple[Vector, Vector, Vector, Vector]) -> None:
         """Add one tensor's crossing to what each level moves."""
@@ -193,36 +140,47 @@ class Model:
             moved, served = self.plain[X] * _product(view.k, dims), self.plain[X] * _product(view.dd, dims)
         if windowed:
             for axis in nest.axes:
-                each, together = self._window(axis, view, later)
+                each, together = self.windows(axis, view, later)
                 moved, served = moved * each, served * together
         return moved, served, first, final
 
     def _axis(self, axis: Axis) -> tuple[int, int]:
         return getattr(self.nest, axis.outer), getattr(self.nest, axis.inner)
 
-    def _window(self, axis: Axis, view: View, later: dict[str, Vector]) -> tuple[Vector, Vector]:
+    def windows(self, axis: Axis, view: View, later: dict[str, Vector]) -> tuple[Vector, Vector]:
         """Elements along an axis that all register tiles bring, and that are read for them."""
         P, R = self._axis(axis)
         if P == R == 1:
             return 1, 1
         total = window(axis, P, R, view.m[axis.outer], view.m[axis.inner])
-        for walk, number in later.items():
-            if walk in (axis.outer, axis.inner):
-                total = total - number * self._overlap(axis, walk, view)
+        apart = view.n[axis.outer]
+        if self.low == self.nest.windowed:
+            along_p, along_q = self._windows(view.r)
+            slides = along_q <= along_p if axis.outer == "Q" else along_p < along_q
+            steps = window(axis, P, R, P, view.m[axis.inner])
+            steps = steps - (P - view.m[axis.outer]) * self._overlap(axis, axis.outer, view, -axis.stride + 1)
+            total, apart = np.where(slides, steps, total), np.where(slides, view.t[axis.outer], apart)
+        else:
+            for walk, number in later.items():
+                if walk in (axis.outer, axis.inner):
+                    moving = axis.stride if walk == axis.outer else axis.dilation
+                    advance = (view.r[walk] - 1 - view.a[walk]) * moving + 1
+                    total = total - number * self._overlap(axis, walk, view, advance)
         if not self.accelerator.window_multicast:
             return total, total
         across = (view.s[axis.outer] > 1) | (view.s[axis.inner] > 1)
-        return total, np.where(across, window(axis, P, R, view.n[axis.outer], view.n[axis.inner]), total)
+        return total, np.where(across, window(axis, P, R, apart, view.n[axis.inner]), total)
 
-    def _overlap(self, axis: Axis, walk: str, view: View) -> Vector:
-        moving, standing = (axis.stride, axis.dilation) if walk == axis.outer else (axis.dilation, axis.stride)
+    def _overlap(self, axis: Axis, walk: str, view: View, advance: Vector) -> Vector:
+        """Elements that a window shares with the one before it, summed over the tiles of the axis's other dimension; `advance`
+        is what it would share if each of those had one element."""
+        standing = axis.dilation if walk == axis.outer else axis.stride
         other = axis.inner if walk == axis.outer else axis.outer
         if getattr(self.nest, other) == 1:
             return 0  # windows of one element never share any
         size, tile = getattr(self.nest, other), view.r[other]
         full = np.floor(size / tile)
         left = size - full * tile
-        advance = (view.r[walk] - 1 - view.a[walk]) * moving + 1
         whole = np.maximum(0, advance + (tile - 1) * standing)
         return full * whole + np.where(left > 0, np.maximum(0, advance + (left - 1) * standing), 0)
 
@@ -265,13 +223,13 @@ class Model:
     def refetch(self, order: space.Order, view: View, places: np.ndarray) -> np.ndarray:
         """Energy for each further time that what is stationary over the buffer's loops is brought again, at least."""
         X = order.stationary
-        if X is None or not self.register[X]:
+        if X is None or not self.register[X] or self.low == X:
             return np.zeros(len(places))
         some = view.take(places)
         words: Vector = self.plain[X]
         if self.nest.windowed == X:
             for axis in self.nest.axes:
-                words = words * self._window(axis, some, {})[1]
+                words = words * self.windows(axis, some, {})[1]
         cost = self.accelerator.cost((self.buffer[X] or self.parts.outside).name)
         times = 2 if X == "O" and self.nest.windowed != "O" else 1  # partial sums are written and read back
         return np.broadcast_to(words * cost * times, len(places))
@@ -302,7 +260,8 @@ class Model:
                 self._fill(kept, X, self._brought(X, True, (), view))
                 self._fill(moved, X, self._brought(X, False, space.AXES, view))
                 moving = cost(self.accelerator, moved)[0]
-                energy, saved = energy + moving, np.maximum(saved, moving - cost(self.accelerator, kept)[0])
+                spared = (moving - cost(self.accelerator, kept)[0]) * self.may_fit_buffers(view.dd, X)
+                energy, saved = energy + moving, np.maximum(saved, spared)
                 traffic = traffic.plus(kept)
         return energy - saved, cost(self.accelerator, traffic)[1]
 

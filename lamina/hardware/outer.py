@@ -5,7 +5,7 @@ from functools import cached_property
 import numpy as np
 
 from lamina.hardware import space
-from lamina.hardware.candidates import Objective, Traffic, Vectors, View, cost, over, score
+from lamina.hardware.candidates import Objective, Traffic, Vectors, View, cost, score
 from lamina.hardware.counts import Model
 from lamina.hardware.nest import DIMS
 
@@ -28,8 +28,7 @@ class Grid:
         counts = [np.array([1] if dim in whole else space.ceilings(getattr(model.nest, dim)), np.int64) for dim in model.live]
         grid = np.meshgrid(*counts, indexing="ij", copy=False)
         dd = Vectors({dim: axis.ravel() for dim, axis in zip(model.live, grid, strict=True)})
-        least = Vectors({dim: over(getattr(model.nest, dim), axis) for dim, axis in dd.items()})
-        self.dd = dd.at(np.flatnonzero(model.fits_buffers(least)))
+        self.dd = dd.at(np.flatnonzero(model.may_fit_buffers(dd)))
         view = View(model.nest, dd=self.dd)
         self.energy, self.cycles = (np.broadcast_to(part, len(view)) for part in model.outer_least(view))
 
@@ -56,7 +55,7 @@ class Outer:
         self.objective: Objective = objective
         view, found = View(model.nest, dd=dd), []
         for k, order in enumerate(space.orders(model.nest.transposed)):
-            held = np.flatnonzero(model.valid(order, dd))
+            held = np.flatnonzero(model.valid(order, dd) & model.may_fit_buffers(dd, order.stationary))
             if len(held):
                 found.append((held, np.full(len(held), k), model.outer(order, view.take(held))))
         if not found:  # no tile is small enough for the buffers

@@ -9,7 +9,7 @@ known tiling are evaluated in full. The lower bounds are admissible, so the resu
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from lamina.hardware.accelerator import Accelerator, allowed
 from lamina.hardware.candidates import OBJECTIVES as OBJECTIVES
 from lamina.hardware.candidates import Objective, Vector, Vectors, View, cost, over, score
 from lamina.hardware.counts import Model
+from lamina.hardware.inner import tiles
 from lamina.hardware.mapping import Evaluation, Tiling, evaluate
 from lamina.hardware.nest import DIMS, Nest
 from lamina.hardware.outer import Best, Grid, Outer, promising
@@ -58,14 +59,23 @@ def optimum(nest: Nest, accelerator: Accelerator, parts: Sequence[space.Storeys]
         if found is None:
             return None
         best = found.evaluation.cycles, found.evaluation.energy
-    grid = Grid(Model(nest, accelerator, parts[0]), objective)  # is the same for all
-    if not len(grid):
-        return None
+    grid, holder = Grid(Model(nest, accelerator, parts[0]), objective), None  # the grid is the same for all
+    narrow = [replace(some, share=False) for some in parts if not some.low]
+    wide = [[some for some in parts if some.share and (len(some.keeps) == 3) == most] for most in (False, True)]
+    for group in (narrow, *wide) if len(grid) else ():  # what few find prunes the many
+        best, holder = _group(nest, accelerator, group, grid, best, holder)
+    return holder.found() if holder is not None else found
+
+
+def _group(
+    nest: Nest, accelerator: Accelerator, parts: Sequence[space.Storeys], grid: Grid, best: Best, holder: "Search | None"
+) -> tuple[Best, "Search | None"]:
+    """The best score of these storeys' spaces, and the search that has its tiling; or those given."""
     searches: list[Search] = []
-    holder, number = None, SEEDS[1]
+    number = SEEDS[1]
     outer = grid.first(number)
     for some in parts:  # the most promising candidates first: what they find prunes the others
-        one = Search(nest, accelerator, some, objective, grid, best)
+        one = Search(nest, accelerator, some, grid, best)
         if len(one.everything):
             searches.append(one)
             best, holder = _through([one], outer, best, holder, True)
@@ -75,7 +85,7 @@ def optimum(nest: Nest, accelerator: Accelerator, parts: Sequence[space.Storeys]
     if searches:
         energy, cycles = (min(float(getattr(one, name).min()) for one in searches) for name in ("energy", "cycles"))
         best, holder = _through(searches, grid.below(best, energy, cycles), best, holder, False)
-    return holder.found() if holder is not None else found
+    return best, holder
 
 
 def _through(
@@ -110,11 +120,9 @@ def described(nest: Nest) -> str:
 class Search:
     """One nest, one accelerator, one way to use its levels."""
 
-    def __init__(
-        self, nest: Nest, accelerator: Accelerator, parts: space.Storeys, objective: Objective, grid: Grid, best: Best
-    ):
+    def __init__(self, nest: Nest, accelerator: Accelerator, parts: space.Storeys, grid: Grid, best: Best):
         self.nest, self.accelerator, self.parts = nest, accelerator, parts
-        self.objective: Objective = objective
+        self.objective: Objective = grid.objective
         self.model = Model(nest, accelerator, parts)
         self.best = best
         self.everything, self.energy, self.cycles = self._inner(float(grid.energy.min()), float(grid.cycles.min()))
@@ -138,38 +146,19 @@ class Search:
 
     def _inner(self, outer_energy: float, outer_cycles: float) -> tuple[View, np.ndarray, np.ndarray]:
         """All spatial factors and register tiles that the levels hold and that may beat the best beside so much outside, with
-        lower bounds of their energy and cycles. Block by block, so that a block stays in the processor's cache."""
+        lower bounds of their energy and cycles."""
         found = []
-        for spread, register in self._blocks(outer_energy, outer_cycles):
-            live = self.model.live
-            view = View(self.nest, Vectors(zip(live, spread, strict=True)), Vectors(zip(live, register, strict=True)))
-            tile = Vectors({dim: np.minimum(getattr(self.nest, dim), axis) for dim, axis in view.a.items()})
-            view = view.take(np.flatnonzero(self.model.fits_buffers(tile)))
+
+        def near(energy: Vector, cycles: Vector) -> np.ndarray:
+            return self._promising(*self._combined(energy, cycles, outer_energy, outer_cycles))
+
+        for some in tiles(self.model, near):
+            view = View(self.nest, some.s, some.r)
             energy, cycles = (np.broadcast_to(part, len(view)) for part in self.model.least(view))
-            some = np.flatnonzero(self._promising(*self._combined(energy, cycles, outer_energy, outer_cycles)))
-            found.append((view.take(some), energy[some], cycles[some]))
+            left = np.flatnonzero(near(energy, cycles))
+            found.append((view.take(left), energy[left], cycles[left]))
         views, energies, cycles = zip(*found, strict=True)
         return View.concatenate(views), np.concatenate(energies), np.concatenate(cycles)
-
-    def _blocks(self, outer_energy: float, outer_cycles: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Spatial factors and register tiles, a row for each live dimension."""
-        model, number = self.model, 0
-        registers = [np.zeros((len(model.live), 0))]
-        spreads = list(registers)
-        for spread in space.spatial(self.nest, self.accelerator, self.parts.dataflow):
-            energy, cycles = model.floor(spread)
-            if not self._promising(*self._combined(energy, cycles, outer_energy, outer_cycles)):
-                continue
-            options = space.register_options(self.nest, self.parts.dataflow, spread, model.limits)
-            tiles = model.register_tiles(tuple(options[dim] for dim in model.live))
-            registers.append(tiles)
-            spreads.append(np.broadcast_to(np.array([[spread.get(dim, 1.0)] for dim in model.live]), tiles.shape))
-            number += tiles.shape[1]
-            if number > BLOCK // 2:
-                yield np.concatenate(spreads, axis=1), np.concatenate(registers, axis=1)
-                registers, spreads, number = [], [], 0
-        if registers:
-            yield np.concatenate(spreads, axis=1), np.concatenate(registers, axis=1)
 
     def _bounds(self) -> Iterator[tuple[str, int]]:
         """Lower bounds of every inner candidate under each order of the buffer's loops; joined ones first, then by promise.
@@ -220,7 +209,7 @@ class Search:
         outer, least = self.outer, energy[inner].min()
         number = outer.affordable(self.best, least)
         bound, other = self._combined(least, cycles[inner].min(), outer.energy[:number], outer.cycles[:number])
-        near = np.flatnonzero(self._promising(bound, other))
+        near = self._roomy(np.flatnonzero(self._promising(bound, other)), inner)
         refetch = self.model.refetch(order, self.inner, inner)
         step = max(1, (1 << 20) // len(inner))
         for at in range(0, len(near), step):
@@ -232,6 +221,14 @@ class Search:
             left = np.flatnonzero(self._promising(first, second))
             left = left[np.lexsort((second[left], first[left]))]
             self._evaluate(inner[i[left]], some[o[left]], "apart", k, energy, cycles)
+
+    def _roomy(self, outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
+        """The outer candidates whose smallest tiles the buffers hold beside the smallest array tiles of these inner ones."""
+        model, dd = self.model, self.outer.dd.at(outer)
+        array = Vectors({dim: axis[inner].min() for dim, axis in self.inner.a.items()})
+        tile = Vectors({dim: np.maximum(over(getattr(self.nest, dim), axis), array[dim]) for dim, axis in dd.items()})
+        good = model.fits_buffers(tile) | model.fits_buffers_low(None, tile, array, self.outer.order[outer])
+        return outer[good]
 
     def _dividing(self, inner: np.ndarray, dd: Vectors) -> tuple[np.ndarray, np.ndarray]:
         """The pairs of inner and outer candidates, by their places, in which the buffer's tiles are ceilings of the array's:
@@ -302,8 +299,12 @@ class Search:
         good = np.ones(len(inner), bool)
         for dim in model.live:  # the buffer's tiles must be ceilings of the array's
             good &= over(n[dim], b[dim]) == dd[dim]
-        tile = {dim: np.minimum(getattr(self.nest, dim), self.inner.a[dim][inner] * b[dim]) for dim in model.live}
-        good &= model.fits_buffers(Vectors(tile))
+        array = self.inner.a.at(inner)
+        tile = Vectors({dim: np.minimum(getattr(self.nest, dim), array[dim] * b[dim]) for dim in model.live})
+        fits = model.fits_buffers(tile)
+        if model.lowable:
+            fits |= model.fits_buffers_low(order, tile, array, self.outer.order[outer])
+        good &= fits
         ordered = model.valid(order, b)
         if kind == "joined" and order.last is None:  # no loops at the buffer: those outside decide alone
             ordered |= model.valid(space.Order(None, None, True), b)
@@ -334,7 +335,9 @@ class Search:
         buffer = one | {dim: int(over(axis[0], dd[dim][0])) for dim, axis in inner.n.items()}
         if all(bound == 1 for bound in buffer.values()):  # of a joined run nothing is left at the buffer
             k = next(place for place, order in enumerate(known) if order.empty)
-        tiling = space.build(self.nest, self.parts, spread, register, buffer, known[outside], known[k])
+        member = space.Member(spread, register, buffer, known[outside], known[k])
+        member = replace(member, low=space.lows(self.nest, self.parts, self.model.shared, member)[0])
+        tiling = space.build(self.nest, self.parts, member)
         return Found(self.parts.dataflow, tiling, evaluate(self.nest, tiling, self.accelerator))
 
 

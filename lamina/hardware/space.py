@@ -4,18 +4,24 @@ Three storeys: the memory outside, the buffers that all elements share, the regi
 several levels, as long as no tensor is in two of them. For each dimension of D iterations
 
 - `spatial` runs over processing elements, at the fewest passes (f = D / passes, rounded up); a side of the array carries one
-  loop, or two where the first leaves room. Which dimensions may lie where is what a dataflow says;
+  loop, or two where the first leaves room, and in a flexible array two loops divide a side among them in every way in which
+  neither could have fewer passes. Which dimensions may lie where is what a dataflow says;
 - the register tile is a ceiling D / k of what one element has to do, within what its registers hold;
 - the buffer tile is a ceiling of the array's tiles, within what the buffers hold; R and S are whole in it;
 - the loops of each storey have one of a few orders. Each dimension but G is irrelevant to exactly one tensor, and only the
-  innermost run of loops that a tensor does not depend on saves anything, so an order is that run and its last loop.
+  innermost run of loops that a tensor does not depend on saves anything, so an order is that run and its last loop;
+- one of the tensors of a storey may lie low, below the loops over what it depends on, and hold a part of its tile (the field
+  speaks of uneven mappings: Mei et al., ZigZag, IEEE TC 70(8), 2021). In the registers of a flexible array that is one element,
+  or one window that slides along P or Q; in the buffers the array's tile, times the innermost run where loops come before that
+  run that the tensor does not depend on, unless the loops outside keep the tensor where it is. Loops that are relevant to two
+  tensors could lie above both, but then the third does not depend on them: they may as well be of its run in the storey above.
 """
 
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 
 from lamina.errors import InputError
 from lamina.hardware.accelerator import KEEPS, Accelerator, Level, expressible
@@ -33,13 +39,16 @@ REGISTERS = {"ws": "MCRS", "os": "NMQ", "nlr": "", "rs": "MCS", "flexible": "NMC
 
 @dataclass(frozen=True)
 class Storeys:
-    """The accelerator's levels in three storeys, as one dataflow uses them; `keeps` are the tensors in its registers."""
+    """The accelerator's levels in three storeys, as one dataflow uses them; `keeps` are the tensors in its registers, and `low`
+    is the one of them, if any, that lies low there. `share`: two loops may divide a side of the array among them."""
 
     outside: Level
     buffers: tuple[Level, ...]
     registers: tuple[Level, ...]
     dataflow: str
     keeps: str
+    low: str | None = None
+    share: bool = False
 
     def keeper(self, levels: tuple[Level, ...], tensor: str) -> Level | None:
         if levels == self.registers and tensor not in self.keeps:
@@ -48,8 +57,8 @@ class Storeys:
 
 
 def storeys(accelerator: Accelerator, dataflow: str) -> list[Storeys]:
-    """The ways to use the levels: one, or for the flexible dataflow one for each choice of what the registers keep, in an order
-    in which what is found first prunes most of what follows."""
+    """The ways to use the levels: one, or for the flexible dataflow one for each choice of what the registers keep, and of what
+    lies low in them, in an order in which what is found first prunes most of what follows."""
     expressible(accelerator, dataflow)
     buffers = tuple(level for level in accelerator.level[1:] if not level.inside)
     registers = tuple(level for level in accelerator.level if level.inside)
@@ -69,7 +78,12 @@ def storeys(accelerator: Accelerator, dataflow: str) -> list[Storeys]:
         choices = [keeps for keeps in choices if accelerator.systolic in keeps]
     if not choices:
         raise InputError(f"{accelerator.name} is a systolic array that keeps {accelerator.systolic}: it cannot run {dataflow}")
-    return [Storeys(accelerator.level[0], buffers, registers, dataflow, keeps) for keeps in choices]
+    found = []
+    for keeps in choices:
+        lows = [X for X in keeps if accelerator.systolic != X] if dataflow == "flexible" and len(keeps) > 1 else []
+        parts = Storeys(accelerator.level[0], buffers, registers, dataflow, keeps, share=dataflow == "flexible")
+        found += [replace(parts, low=low) for low in (None, *lows)]
+    return found
 
 
 @cache
@@ -92,28 +106,45 @@ def fewest(size: int, side: int) -> int:
 # ---- the array ----------------------------------------------------------------------------------------------------
 
 
-def spatial(nest: Nest, accelerator: Accelerator, dataflow: str) -> list[Factors]:
+def spatial(nest: Nest, accelerator: Accelerator, parts: Storeys) -> list[Factors]:
     """The factors by dimension that a dataflow allows; dimensions of factor 1 are left out."""
-    rows, columns = accelerator.array
+    return _spatial(nest, accelerator.array, parts.dataflow, parts.share)
+
+
+@lru_cache(16)
+def _spatial(nest: Nest, array: tuple[int, int], dataflow: str, share: bool) -> list[Factors]:
+    rows, columns = array
     if dataflow == "rs":
         found = _row_stationary(nest, rows, columns)
     else:
         found = []
-        for first in _side({}, nest, SIDES[dataflow][0], rows):
-            found += _side(first, nest, SIDES[dataflow][1], columns)
+        for first in _side({}, nest, SIDES[dataflow][0], rows, share):
+            found += _side(first, nest, SIDES[dataflow][1], columns, share)
     unique = {tuple(sorted(factors.items())): factors for factors in found}
     return [unique[key] for key in sorted(unique)]
 
 
-def _side(placed: Factors, nest: Nest, dims: str, side: int) -> list[Factors]:
-    """Everything that one side can carry besides what is placed: one loop, or two if the first leaves room."""
+def _side(placed: Factors, nest: Nest, dims: str, side: int, share: bool) -> list[Factors]:
+    """Everything that one side can carry besides what is placed: one loop, or two if the first leaves room. With `share` two
+    loops divide the side among them in every way in which neither could have fewer passes beside the other."""
     found = []
     for first in dims:
         one = _place(placed, nest, first, side)
         room = side * math.prod(placed.values()) // math.prod(one.values())
         others = [_place(one, nest, second, room) for second in dims if second != first] if room > 1 else []
         found += [two for two in others if two != one] or [one]
+        for second in dims[dims.index(first) + 1 :] if share else "":
+            found += _shared(placed, nest, first, second, side)
     return found or [placed]
+
+
+def _shared(placed: Factors, nest: Nest, first: str, second: str, side: int) -> Iterator[Factors]:
+    for room in range(2, side // 2 + 1):
+        one = _place(placed, nest, first, side // room)
+        left = side * math.prod(placed.values()) // math.prod(one.values())
+        two = _place(one, nest, second, left)
+        if one not in (placed, two):
+            yield two
 
 
 def _place(placed: Factors, nest: Nest, dim: str, side: int) -> Factors:
@@ -142,19 +173,22 @@ def _row_stationary(nest: Nest, rows: int, columns: int) -> list[Factors]:
 # ---- tiles --------------------------------------------------------------------------------------------------------
 
 
-def register_options(nest: Nest, dataflow: str, factors: Factors, limits: dict[str, int]) -> dict[str, tuple[int, ...]]:
-    """The sizes that each dimension of a register tile may have, before the capacities are looked at."""
+def register_options(nest: Nest, parts: Storeys, factors: Factors, limits: dict[str, int]) -> dict[str, tuple[int, ...]]:
+    """The sizes that each dimension of a register tile may have, before the capacities are looked at: more than one for those
+    that a tensor depends on that does not lie low, and for those of a window that does."""
     options: dict[str, tuple[int, ...]] = {dim: (1,) for dim in DIMS}
-    for dim in REGISTERS[dataflow]:
+    bounding = [X for X in TENSORS if X in limits and parts.low != X]
+    for dim in REGISTERS[parts.dataflow]:
         left = -(-getattr(nest, dim) // factors.get(dim, 1))
         sizes = ceilings(left)
-        if dataflow == "rs" and dim == "S":
+        if parts.dataflow == "rs" and dim == "S":
             options[dim] = (left,) if left <= limits.get("I", left) else sizes
         elif dim in WHOLE:
             options[dim] = (1, left) if left > 1 else (1,)
         else:
             options[dim] = sizes
-        most = max((limits[tensor] for tensor in TENSORS if tensor in limits and dim in nest.relevant[tensor]), default=1)
+        free = left if parts.low == nest.windowed and dim in AXES else 1
+        most = max((limits[tensor] for tensor in bounding if dim in nest.relevant[tensor]), default=free)
         options[dim] = tuple(size for size in options[dim] if size <= most) or (1,)
     return options
 
@@ -168,6 +202,23 @@ def capacities(accelerator: Accelerator, levels: tuple[Level, ...], keeps: str) 
             if used:
                 groups.append((used, held))
     return groups
+
+
+def lowered(nest: Nest, tensor: str, tile: Factors) -> Factors:
+    """What is left of a register tile below the loops over what a tensor depends on, for a tensor that lies low: one element of
+    it, or of the tensor that the filter's window slides over one window, whole along the axis that it does not slide along (P
+    or Q, whichever leaves less)."""
+    if tensor != nest.windowed:
+        return {**tile, **dict.fromkeys(nest.plain[tensor], 1)}
+    windows = [{**tile, **dict.fromkeys((*nest.plain[tensor], walk), 1)} for walk in "QP"]
+    return min(windows, key=lambda window: nest.size(tensor, window))
+
+
+def lowable(nest: Nest, parts: Storeys) -> tuple[str, ...]:
+    """The tensors that may lie low in the buffers: not what a window slides over, for it would slide no longer."""
+    kept = [tensor for tensor in TENSORS if parts.keeper(parts.buffers, tensor)]
+    sliding = any(getattr(nest, dim) > 1 for dim in AXES)
+    return tuple(X for X in kept if len(kept) > 1 and not (sliding and nest.windowed == X))
 
 
 # ---- orders -------------------------------------------------------------------------------------------------------
@@ -205,9 +256,14 @@ def valid(order: Order, nest: Nest, bounds: Factors) -> bool:
     return all(bounds[dim] == 1 for dim in run if dim in AXES) and any(bounds[dim] > 1 for dim in run)
 
 
+def innermost(order: Order, nest: Nest) -> tuple[str, ...]:
+    """The dimensions of an order's run."""
+    return nest.irrelevant(order.stationary) if order.stationary else ("G",)
+
+
 def arrange(order: Order, nest: Nest, bounds: Factors) -> tuple[Loop, ...]:
     """The loops of a storey, outermost first."""
-    run = nest.irrelevant(order.stationary) if order.stationary else ("G",)
+    run = innermost(order, nest)
     inner = [dim for dim in run if dim != order.last] + ([order.last] if order.last else [])
     outer = [dim for dim in DIMS if dim not in inner]
     return tuple(Loop(dim, bounds[dim]) for dim in (*outer, *inner) if bounds[dim] > 1)
@@ -216,28 +272,77 @@ def arrange(order: Order, nest: Nest, bounds: Factors) -> tuple[Loop, ...]:
 # ---- members ------------------------------------------------------------------------------------------------------
 
 
-def build(
-    nest: Nest, parts: Storeys, spread: Factors, register: Factors, buffer: Factors, outer: Order, inner: Order
-) -> Tiling:
-    """The tiling of these choices: `buffer` are the bounds of the buffer's loops."""
-    tile = {dim: spread.get(dim, 1) * register[dim] * buffer[dim] for dim in DIMS}
-    outside = {dim: -(-getattr(nest, dim) // tile[dim]) for dim in DIMS}
-    across = tuple(Loop(dim, factor, True) for dim, factor in spread.items() if factor > 1)
-    element = tuple(Loop(dim, register[dim]) for dim in DIMS if register[dim] > 1)
-    shared = (*arrange(inner, nest, buffer), *across)
-    above = arrange(outer, nest, outside)
-    tiers = [Tier(parts.outside.name, "WIO", above if parts.buffers else (*above, *shared))]
-    tiers += _storey(parts, parts.buffers, shared)
-    tiers += _storey(parts, parts.registers, element)
+@dataclass(frozen=True)
+class Member:
+    """The choices that make a tiling: factors along the array, the register tile, the bounds of the buffer's loops, the orders
+    of the loops outside and at the buffer, and what lies low there."""
+
+    spread: Factors
+    register: Factors
+    buffer: Factors
+    outer: Order
+    inner: Order
+    low: str | None = None
+
+    @property
+    def array(self) -> Factors:
+        """The array's tile."""
+        return {dim: self.spread.get(dim, 1) * self.register[dim] for dim in DIMS}
+
+    def above(self, nest: Nest, low: str) -> list[str]:
+        """The dimensions whose loops at the buffer are above a tensor that lies low: those that it depends on, but for the
+        innermost run where loops come before it that it does not depend on."""
+        apart = any(self.buffer[dim] > 1 for dim in nest.irrelevant(low))
+        run = innermost(self.inner, nest) if apart else ()
+        return [dim for dim in DIMS if dim in nest.relevant[low] and dim not in run]
+
+
+def build(nest: Nest, parts: Storeys, member: Member) -> Tiling:
+    """The tiling of these choices."""
+    outside = {dim: -(-getattr(nest, dim) // (size * member.buffer[dim])) for dim, size in member.array.items()}
+    outer = arrange(member.outer, nest, outside)
+    across = tuple(Loop(dim, factor, True) for dim, factor in member.spread.items() if factor > 1)
+    element = tuple(Loop(dim, member.register[dim]) for dim in DIMS if member.register[dim] > 1)
+    shared = arrange(member.inner, nest, member.buffer)
+    first: list[Loop] = []  # the loops above what lies low in the buffers, and in the registers
+    if member.low:
+        above = member.above(nest, member.low)
+        first = [loop for loop in shared if loop.dim in above]
+    rest = (*(loop for loop in shared if loop not in first), *across)
+    tiers = [Tier(parts.outside.name, "WIO", outer if parts.buffers else (*outer, *rest))]
+    tiers += _storey(parts, parts.buffers, member.low, tuple(first), rest)
+    left = lowered(nest, parts.low, member.register) if parts.low else member.register
+    first = [loop for loop in element if left[loop.dim] < loop.bound]
+    rest = tuple(loop for loop in element if loop not in first)
+    tiers += _storey(parts, parts.registers, parts.low, tuple(first), rest)
     return Tiling(tuple(tiers))
 
 
-def _storey(parts: Storeys, levels: tuple[Level, ...], loops: tuple[Loop, ...]) -> list[Tier]:
-    tiers = []
-    for i, level in enumerate(levels):
-        keeps = "".join(tensor for tensor in level.keeps if parts.keeper(levels, tensor))
-        tiers.append(Tier(level.name, keeps, loops if i == len(levels) - 1 else ()))
-    return tiers
+def _storey(
+    parts: Storeys, levels: tuple[Level, ...], low: str | None, first: tuple[Loop, ...], rest: tuple[Loop, ...]
+) -> list[Tier]:
+    """The tiers of a storey: the `first` loops are above the tensor that lies low, the rest below."""
+    tiers, level = [], parts.keeper(levels, low) if low else None
+    for one in levels:
+        keeps = "".join(tensor for tensor in one.keeps if parts.keeper(levels, tensor) and tensor != low)
+        if keeps or one != level:
+            tiers.append(Tier(one.name, keeps))
+    if level and low:
+        tiers[-1] = replace(tiers[-1], loops=first)
+        tiers.append(Tier(level.name, low))
+    return [*tiers[:-1], replace(tiers[-1], loops=rest)] if tiers else []
+
+
+def lows(nest: Nest, parts: Storeys, groups: list[tuple[str, int]], member: Member) -> list[str | None]:
+    """What may lie low in the buffers so that they hold the tile; None where they hold it as it is."""
+    array = member.array
+    tile = {dim: min(getattr(nest, dim), array[dim] * member.buffer[dim]) for dim in DIMS}
+    found: list[str | None] = [None] if _fits(nest, tile, groups) else []
+    for X in () if member.inner.empty else lowable(nest, parts):
+        below = tile | {dim: min(tile[dim], array[dim]) for dim in member.above(nest, X)}
+        if member.outer.stationary != X and below != tile and _fits(nest, tile, groups, {X: below}):
+            found.append(X)
+    return found
 
 
 def tilings(nest: Nest, accelerator: Accelerator, dataflow: str) -> Iterator[Tiling]:
@@ -252,11 +357,11 @@ def _tilings(nest: Nest, accelerator: Accelerator, parts: Storeys) -> Iterator[T
     inside = capacities(accelerator, parts.registers, kept)
     shared = capacities(accelerator, parts.buffers, buffered)
     limits = {tensor: held for tensors, held in inside for tensor in tensors}
-    for spread in spatial(nest, accelerator, parts.dataflow):
-        options = register_options(nest, parts.dataflow, spread, limits)
+    for spread in spatial(nest, accelerator, parts):
+        options = register_options(nest, parts, spread, limits)
         for sizes in itertools.product(*(options[dim] for dim in DIMS)):
             register = dict(zip(DIMS, sizes, strict=True))
-            if not _fits(nest, register, inside):
+            if not _fits(nest, register, inside, {parts.low: lowered(nest, parts.low, register)} if parts.low else {}):
                 continue
             yield from _buffered(nest, parts, spread, register, shared)
 
@@ -268,14 +373,15 @@ def _buffered(
     choices = [(tiles[dim],) if dim in WHOLE or not parts.buffers else ceilings(tiles[dim]) for dim in DIMS]
     for bounds in itertools.product(*choices):
         buffer = dict(zip(DIMS, bounds, strict=True))
-        tile = {dim: min(getattr(nest, dim), spread.get(dim, 1) * register[dim] * buffer[dim]) for dim in DIMS}
-        if not _fits(nest, tile, shared):
-            continue
         outside = {dim: -(-tiles[dim] // buffer[dim]) for dim in DIMS}
         for outer, inner in itertools.product(orders(nest.transposed), repeat=2):
             if valid(outer, nest, outside) and valid(inner, nest, buffer):
-                yield build(nest, parts, spread, register, buffer, outer, inner)
+                member = Member(spread, register, buffer, outer, inner)
+                for low in lows(nest, parts, shared, member):
+                    yield build(nest, parts, replace(member, low=low))
 
 
-def _fits(nest: Nest, tile: Factors, groups: list[tuple[str, int]]) -> bool:
-    return all(sum(nest.size(tensor, tile) for tensor in tensors) <= held for tensors, held in groups)
+def _fits(nest: Nest, tile: Factors, groups: list[tuple[str, int]], low: dict[str, Factors] | None = None) -> bool:
+    """Whether memories hold a tile; `low` has what is held of it by a tensor that lies low."""
+    low = low or {}
+    return all(sum(nest.size(tensor, low.get(tensor, tile)) for tensor in tensors) <= held for tensors, held in groups)

@@ -1,7 +1,9 @@
 """A tiling as Timeloop v4 reads it: its own problem, and the mapping as factors and permutations for each level.
 
 Timeloop's factors multiply to the bounds exactly. Where a tile does not divide its dimension, the problem that is written
-is the padded one, and a comment says so.
+is the padded one, and a comment says so. A Timeloop level has one tile, in one place of a fixed order of levels. A tensor that
+lies lower than what else its level keeps is written as a level of its own, named after both, and a comment says in which order
+the architecture must have its levels for this mapping.
 """
 
 import math
@@ -22,6 +24,12 @@ def mapping(nest: Nest, tiling: Tiling, accelerator: Accelerator, title: str = "
         lines.append(f"# Timeloop's factors must multiply to the bounds, so these are padded: {', '.join(grown)}")
     if nest.transposed:
         lines.append("# a transposed convolution: P and Q walk over the input; Timeloop's convolution shape does not fit it")
+    targets = _targets(tiling)
+    if targets != [level.name.replace(" ", "_") for level in accelerator.level]:
+        lines.append(f"# levels of the architecture, the outermost first: {', '.join(targets)}")
+    for level in accelerator.level:
+        parts = [target for target, tier in zip(targets, tiling.tiers, strict=True) if tier.level == level.name]
+        lines += [f"# {' and '.join(parts)} share the capacity of {level.name}"] if len(parts) > 1 else []
     lines += ["problem:", "  version: 0.4", "  instance:"]
     lines += [f"    {dim}: {padded[dim]}" for dim in DIMS]
     lines += [f"    Hstride: {nest.stride[1]}", f"    Wstride: {nest.stride[0]}"]
@@ -29,16 +37,24 @@ def mapping(nest: Nest, tiling: Tiling, accelerator: Accelerator, title: str = "
     lines += ["  shape:", "    name: grouped_conv2d", f"    dimensions: [{', '.join(DIMS)}]", "    coefficients:"]
     lines += [f"    - {{name: {name}, default: 1}}" for name in ("Wstride", "Hstride", "Wdilation", "Hdilation")]
     lines += ["    data_spaces:", *_spaces(nest), "mapping:"]
-    for tier in reversed(tiling.tiers):
+    for name, tier in reversed(list(zip(targets, tiling.tiers, strict=True))):
         keeps = [SPACES[tensor] for tensor in TENSORS if tensor in tier.keeps]
         bypass = [SPACES[tensor] for tensor in TENSORS if tensor not in tier.keeps]
-        name = tier.level.replace(" ", "_")
         lines += [f"- target: {name}", "  type: datatype", f"  keep: [{', '.join(keeps)}]", f"  bypass: [{', '.join(bypass)}]"]
         for spatial in (True, False):
             loops = [loop for loop in tier.loops if loop.spatial == spatial]
             if loops or not spatial:
                 lines += _factors(name, loops, spatial)
     return "\n".join(lines) + "\n"
+
+
+def _targets(tiling: Tiling) -> list[str]:
+    """A name for each tier: its level's, and for a further tier of a level also that of its tensors."""
+    names: list[str] = []
+    for tier in tiling.tiers:
+        name = tier.level.replace(" ", "_")
+        names.append(name if name not in names else "_".join([name, *(SPACES[tensor] for tensor in tier.keeps)]))
+    return names
 
 
 def _spaces(nest: Nest) -> list[str]:

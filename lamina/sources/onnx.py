@@ -1,6 +1,7 @@
 """`FILE.onnx`: a graph, which has neither a module nor weights to load."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +13,10 @@ from lamina.workload import Device, Workload
 
 @dataclass(frozen=True)
 class Onnx(Source):
+    """`batchless` are the inputs whose sizes the file fixes but for the first, by what follows it."""
+
+    batchless: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
     form: ClassVar[str] = "FILE.onnx"
 
     @classmethod
@@ -25,7 +30,14 @@ class Onnx(Source):
             raise InputError(f"{model}: no such file")
         found = _graph(model).describe_inputs(path)
         sizes = {n: s for n, s in found.items() if s and all(isinstance(size, int) for size in s)}
-        return cls(model, inputs={n: Input(tuple(map(int, s))) for n, s in sizes.items()}, path=path)
+        free = {n: s for n, s in found.items() if s and not isinstance(s[0], int) and all(isinstance(x, int) for x in s[1:])}
+        if len({s[0] for s in free.values()}) > 1:  # a batch and a length, say
+            free = {}
+        batchless = {n: tuple(map(int, s[1:])) for n, s in free.items()}
+        return cls(model, inputs={n: Input(tuple(map(int, s))) for n, s in sizes.items()}, path=path, batchless=batchless)
+
+    def batched(self, size: int) -> dict[str, tuple[int, ...]]:
+        return {name: (size, *rest) for name, rest in self.batchless.items()}
 
     def running(self) -> Source:
         raise InputError(

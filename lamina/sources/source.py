@@ -122,6 +122,10 @@ class Source(ABC):
                 shapes[name] = shape
         return shapes
 
+    def batched(self, size: int) -> dict[str, Shape]:
+        """The shapes of those inputs of which nothing but the batch is open, at this batch; an ONNX file may have some."""
+        return {}
+
     def workload(
         self,
         inputs: Shapes | None = None,

@@ -13,7 +13,7 @@ from lamina.cli import network
 from lamina.errors import InputError
 from lamina.hardware import accelerator, timeloop
 from lamina.hardware.fit import by_dataflow, compared, document, fit
-from lamina.hardware.mapping import evaluate
+from lamina.hardware.mapping import Loop, Tier, Tiling, evaluate
 from lamina.hardware.nest import Nest, from_loops
 from lamina.hardware.search import search
 from lamina.hardware.sweep import Jobs, parse, run, variants
@@ -203,7 +203,8 @@ def test_a_mapping_is_written_as_timeloop_reads_it() -> None:
     found = search(nest, SMALL)
     text = yaml.safe_load(timeloop.mapping(nest, found.tiling, SMALL, "a layer"))
     targets = [entry["target"] for entry in text["mapping"] if entry["type"] == "datatype"]
-    assert targets == ["registers", "buffer", "DRAM"]  # innermost first
+    levels = [target.partition("_")[0] for target in targets]  # "registers_Outputs" is of the registers
+    assert list(dict.fromkeys(levels)) == ["registers", "buffer", "DRAM"]  # innermost first
     product = dict.fromkeys("NGMCPQRS", 1)
     for entry in text["mapping"]:
         for factor in entry.get("factors", []):
@@ -213,6 +214,22 @@ def test_a_mapping_is_written_as_timeloop_reads_it() -> None:
     assert all(product[dim] >= size for dim, size in nest.bounds.items())
     assert text["problem"]["instance"]["Wstride"] == 2
     assert evaluate(nest, found.tiling, SMALL).energy == found.evaluation.energy
+
+
+def test_a_tensor_that_lies_low_is_a_level_of_its_own_for_timeloop() -> None:
+    yaml = pytest.importorskip("yaml")
+    low = Tier("registers", "W", (Loop("N", 2),))
+    tiling = Tiling(
+        (Tier("DRAM", "WIO"), Tier("buffer", "WIO", (Loop("C", 3),)), Tier("registers", "IO", (Loop("M", 4),)), low)
+    )
+    text = timeloop.mapping(Nest(N=2, M=4, C=3), tiling, SMALL)
+    assert "# levels of the architecture, the outermost first: DRAM, buffer, registers, registers_Weights\n" in text
+    assert "# registers and registers_Weights share the capacity of registers\n" in text
+    entries = {entry["target"]: entry for entry in yaml.safe_load(text)["mapping"] if entry["type"] == "datatype"}
+    assert [entry["keep"] for entry in entries.values()] == [
+        ["Weights"], ["Inputs", "Outputs"], ["Weights", "Inputs", "Outputs"], ["Weights", "Inputs", "Outputs"],
+    ]  # fmt: skip
+    assert list(entries) == ["registers_Weights", "registers", "buffer", "DRAM"]
 
 
 # ---- the command ----------------------------------------------------------------------------------------------------

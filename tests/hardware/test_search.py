@@ -94,9 +94,12 @@ def test_the_search_finds_what_brute_force_finds(nest: Nest, data: st.DataObject
     ],
 )
 def test_a_flexible_array_chooses_what_its_registers_keep(nest: Nest) -> None:
-    assert {parts.keeps for parts in space.storeys(DEVICES["unified"], "flexible")} == {
-        "", "W", "I", "O", "WI", "WO", "IO", "WIO",
-    }  # fmt: skip
+    found = {(parts.keeps, parts.low) for parts in space.storeys(DEVICES["unified"], "flexible")}
+    assert found == {
+        (keeps, low)
+        for keeps in ("", "W", "I", "O", "WI", "WO", "IO", "WIO")
+        for low in (None, *(keeps if len(keeps) > 1 else ""))
+    }
     for device in ("eyeriss-like", "unified"):
         assert compare(nest, DEVICES[device], "flexible") > 0
 
@@ -149,6 +152,22 @@ def test_a_matrix_product_that_fits_moves_each_element_once() -> None:
     )
     found = search(Nest(N=64, M=64, C=64), device)
     assert sum(a.total for a in found.evaluation.accesses["DRAM"].values()) == 3 * 64 * 64
+
+
+@pytest.mark.parametrize(("held", "energy"), [(11, 8306), (10, None)])
+def test_a_tensor_lies_low_in_the_registers_where_there_is_no_room_for_its_tile(held: int, energy: int | None) -> None:
+    """N 2, M 4, C 5 on one element: 8 sums, 2 inputs and 1 weight of the 4 that their tile has are 11 registers. Then each
+    element crosses each edge once: 38 from and to DRAM (200); 30 fills, 30 reads and 8 updates of the buffer (6); 38 on the way
+    (2); 30 fills, 80 reads of operands, 40 updates and 32 reads of sums in the registers (1); 40 multiplications."""
+    text = LEVELS.format(outside="", buffer="capacity = 1024", registers=f"capacity = {2 * held}")
+    found = search(Nest(N=2, M=4, C=5), accelerator.parse('name = "one"\narray = [1, 1]' + text, "one"))
+    if energy is None:
+        assert found.evaluation.energy > 8306
+        return
+    assert found.evaluation.energy == 200 * 38 + 6 * 68 + 2 * 38 + 30 + 80 + 40 + 32 + 40 == energy
+    assert [(tier.level, tier.keeps) for tier in found.tiling.tiers] == [
+        ("DRAM", "WIO"), ("buffer", "WIO"), ("registers", "IO"), ("registers", "W"),
+    ]  # fmt: skip
 
 
 def test_flexible_is_never_worse_than_a_fixed_dataflow() -> None:

@@ -1,5 +1,6 @@
 """What MODEL names: each form and each mistake. Nothing here needs timm, transformers or onnx."""
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from lamina import sources
+from lamina import cli, sources
 from lamina.errors import InputError, LaminaError
 from lamina.extras import install_command
 from lamina.sources import resolve
@@ -221,6 +222,32 @@ def test_a_graph(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "lamina.onnx.graph", None)  # as where onnx is not installed
     monkeypatch.delattr("lamina.onnx.graph")
     assert refused(str(path)) == f"{path}: reading ONNX needs onnx: {install_command('onnx')}"
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "batched"),
+    [
+        (["batch", 4], [4, 5], {"x": (2, 4)}),
+        ([None, 4], [4, 5], {"x": (2, 4)}),
+        ([3, 4], [4, 5], {}),
+        (["batch", 4], ["features", 5], {}),  # which of them is the batch?
+        (["batch", "features"], [4, 5], {}),
+    ],
+)
+def test_a_graph_whose_batch_alone_is_open_takes_any_batch(x, w, batched, tmp_path, capsys):
+    onnx = pytest.importorskip("onnx", reason="reading ONNX needs onnx")
+    values = [
+        onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, s) for n, s in (("x", x), ("w", w), ("y", [None, 5]))
+    ]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("MatMul", ["x", "w"], ["y"])], "g", values[:2], values[2:])
+    path = tmp_path / "net.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), path)
+    assert resolve(str(path)).batched(2) == batched
+    if batched:
+        cli.app(["fit", str(path), "--batch", "2", "--json"], standalone_mode=False)
+        assert json.loads(capsys.readouterr().out)["totals"]["macs"] == 2 * 4 * 5
+        cli.app(["cost", str(path), "--sweep", "batch=1,3", "--json"], standalone_mode=False)
+        assert [point["macs"] for point in json.loads(capsys.readouterr().out)["points"]] == [20, 60]
 
 
 def test_a_directory_that_wants_its_prefix(tmp_path):
