@@ -48,32 +48,52 @@ class Tiles:
 
     # ---- lower bounds ----
 
-    def _largest(self) -> Vectors:
-        """The sizes of the dimensions to come that the registers have room for, each were it alone."""
-        model, room = self.model, {dim: 1.0 for dim in self.model.live if dim not in self.model.growing}
+    def _rooms(self) -> list[tuple[set[str], Vector]]:
+        """Dimensions to come, and how large the product of their sizes may become beside what has been grown: for each tensor
+        that the registers keep those that it has at least as many elements as, positions of a window included."""
+        model, nest, rooms = self.model, self.model.nest, []
         for tensors, capacity in model.inside:
             held = {X: 1.0 if model.low == X else model.held(X, self.r) for X in tensors}
-            for X in tensors:
-                if model.low != X:
-                    left = np.maximum(1, np.floor((capacity - sum(held.values()) + held[X]) / held[X]))
-                    for dim in (dim for dim in model.nest.plain[X] if dim not in self.r):
-                        room[dim] = np.minimum(room.get(dim, np.inf), left)
+            for X in (X for X in tensors if model.low != X):
+                dims = [dim for dim in (*nest.plain[X], *("PQ" if nest.windowed == X else "")) if dim in self.s]
+                grown = _product(self.r, [dim for dim in dims if dim in self.r])
+                left = np.maximum(1, np.floor((capacity - sum(held.values()) + held[X]) / grown))
+                rooms.append(({dim for dim in dims if dim not in self.r}, left))
+        return rooms
+
+    def _largest(self, rooms: list[tuple[set[str], Vector]]) -> Vectors:
+        """The sizes of the dimensions to come that the registers have room for, each were it alone."""
         sizes = Vectors()
-        for dim in self.s:
-            if dim not in self.r:
-                sizes[dim] = np.minimum(over(getattr(model.nest, dim), self.s[dim]), room.get(dim, np.inf))
+        for dim in (dim for dim in self.s if dim not in self.r):
+            limits = [room for dims, room in rooms if dim in dims] if dim in self.model.growing else [1.0]
+            sizes[dim] = over(getattr(self.model.nest, dim), self.s[dim])
+            for limit in limits:
+                sizes[dim] = np.minimum(sizes[dim], limit)
         return sizes
+
+    def _tiles(self, number: Vectors, size: Vectors, dims: list[str], rooms: list[tuple[set[str], Vector]]) -> Vector:
+        """How many tiles dimensions have together at least: `number` of each were it alone, and not fewer than their `size`
+        over the room that there is for their product."""
+        least = _product(number, dims)
+        later = [dim for dim in dims if dim not in self.r]
+        for together, room in rooms if len(later) > 1 else ():
+            if together.issuperset(later):
+                grown = _product(number, [dim for dim in dims if dim in self.r])
+                least = np.maximum(least, grown * _product(size, later) / room)
+        return least
 
     def least(self) -> tuple[Vector, Vector]:
         """Lower bounds of energy and cycles, whatever the dimensions to come: `Model.least` in plainer form, in which windows
         bring each element once."""
-        model, r = self.model, Vectors(self.r | self._largest()) if len(self.r) < len(self.s) else self.r
-        nest, price = model.nest, model.accelerator.cost
-        bounds = {dim: getattr(nest, dim) for dim in model.live}
+        model, nest, price = self.model, self.model.nest, self.model.accelerator.cost
+        rooms = self._rooms() if len(self.r) < len(self.s) else []
+        r = Vectors(self.r | self._largest(rooms))
+        bounds = Vectors({dim: float(getattr(nest, dim)) for dim in model.live})
         passes = Vectors({dim: over(D, self.s[dim]) for dim, D in bounds.items()})
         m = Vectors({dim: over(D, r[dim]) for dim, D in bounds.items()})
         n = Vectors({dim: over(D, self.s[dim] * r[dim]) for dim, D in bounds.items()})
         w = Vectors({dim: np.minimum(self.s[dim], m[dim]) for dim in bounds})
+        shares = Vectors({dim: D / self.s[dim] for dim, D in bounds.items()})
         energy: Vector = float(nest.macs)
         saved: Vector = 0.0
         windows = self._windows()
@@ -87,7 +107,8 @@ class Tiles:
                 continue
             still = self._kept(X, once * _product(w, dims), once, w, parent)
             each, together = windows if nest.windowed == X else (once, once)
-            moving = self._kept(X, each * _product(m, dims), together * _product(n, dims), w, parent)
+            moved = each * (self._tiles(m, bounds, dims, rooms) if X != "O" else _product(m, dims))
+            moving = self._kept(X, moved, together * self._tiles(n, shares, dims, rooms), w, parent)
             energy = energy + moving
             if model.low != X:
                 saved = np.maximum(saved, moving - still)

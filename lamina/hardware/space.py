@@ -4,8 +4,8 @@ Three storeys: the memory outside, the buffers that all elements share, the regi
 several levels, as long as no tensor is in two of them. For each dimension of D iterations
 
 - `spatial` runs over processing elements, at the fewest passes (f = D / passes, rounded up); a side of the array carries one
-  loop, or two where the first leaves room, and in a flexible array two loops divide a side among them in every way in which
-  neither could have fewer passes. Which dimensions may lie where is what a dataflow says;
+  loop, or two where the first leaves room, and in a flexible array two of N, G, M and C divide a side among them in every way
+  in which neither could have fewer passes. Which dimensions may lie where is what a dataflow says;
 - the register tile is a ceiling D / k of what one element has to do, within what its registers hold;
 - the buffer tile is a ceiling of the array's tiles, within what the buffers hold; R and S are whole in it;
 - the loops of each storey have one of a few orders. Each dimension but G is irrelevant to exactly one tensor, and only the
@@ -33,6 +33,7 @@ WHOLE = ("R", "S")  # never split outside the buffer
 AXES = ("P", "Q", "R", "S")
 # Which dimensions a dataflow lays along rows and columns; row stationary has a rule of its own.
 SIDES = {"ws": ("CRS", "M"), "os": ("NGMPQ", "NGMPQ"), "nlr": ("CRS", "M"), "flexible": ("NGMCPQRS", "NGMCPQRS")}
+SHARING = "NGMC"  # of a flexible array those that may divide a side: more, and a search of a batch takes five times as long
 # Which dimensions a register tile may have; R and S are whole or one, except that row stationary has S alone.
 REGISTERS = {"ws": "MCRS", "os": "NMQ", "nlr": "", "rs": "MCS", "flexible": "NMCQRS"}
 
@@ -73,7 +74,7 @@ def storeys(accelerator: Accelerator, dataflow: str) -> list[Storeys]:
     choices = [KEEPS[dataflow]]
     if dataflow == "flexible":
         can = [tensor for tensor in TENSORS if any(tensor in level.keeps for level in registers)]
-        choices = ["".join(some) for size in (0, 1, 3, 2) for some in itertools.combinations(can, size)]
+        choices = ["".join(some) for size in (0, 1, 2, 3) for some in itertools.combinations(can, size)]
     if accelerator.systolic:
         choices = [keeps for keeps in choices if accelerator.systolic in keeps]
     if not choices:
@@ -126,14 +127,14 @@ def _spatial(nest: Nest, array: tuple[int, int], dataflow: str, share: bool) -> 
 
 def _side(placed: Factors, nest: Nest, dims: str, side: int, share: bool) -> list[Factors]:
     """Everything that one side can carry besides what is placed: one loop, or two if the first leaves room. With `share` two
-    loops divide the side among them in every way in which neither could have fewer passes beside the other."""
+    of `SHARING` divide the side among them in every way in which neither could have fewer passes beside the other."""
     found = []
     for first in dims:
         one = _place(placed, nest, first, side)
         room = side * math.prod(placed.values()) // math.prod(one.values())
         others = [_place(one, nest, second, room) for second in dims if second != first] if room > 1 else []
         found += [two for two in others if two != one] or [one]
-        for second in dims[dims.index(first) + 1 :] if share else "":
+        for second in SHARING[SHARING.index(first) + 1 :] if share and first in SHARING else "":
             found += _shared(placed, nest, first, second, side)
     return found or [placed]
 
