@@ -93,6 +93,7 @@ def _onnx(path: Path) -> Network:
         raise InputError(f"{path} needs onnxruntime: {install_command('onnx')}") from error
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    Onnx.check_external(str(path))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:

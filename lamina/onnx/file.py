@@ -55,6 +55,22 @@ def load(path: Path) -> ModelProto:
     return model
 
 
+def check_external(path: Path) -> None:
+    """Raises `LaminaError` where data that the file has elsewhere lie outside of its folder, links followed: for who lets a
+    runtime open them."""
+    folder = path.parent.resolve()
+    for tensor in tensors(load(path)):
+        place = path.parent / _location(tensor).replace("\\", "/")
+        if tensor.data_location == TensorProto.EXTERNAL and not place.resolve().is_relative_to(folder):
+            name = tensor.name or "a constant"
+            raise LaminaError(f"{path}: the data of {name} lie outside of the file's own folder, by a link")
+
+
+def _location(tensor: TensorProto) -> str:
+    """Of external data, as it is written."""
+    return next((e.value for e in tensor.external_data if e.key == "location"), "")
+
+
 def _strings(message: Any) -> Iterator[str | bytes]:
     """All strings of a protocol buffer. Those that are not valid UTF-8 come as bytes."""
     for field, value in message.ListFields():
@@ -127,7 +143,7 @@ def check_tensor(path: Path, tensor: TensorProto) -> None:
     if any(d < 0 for d in tensor.dims):
         raise LaminaError(f"{path}: the tensor {name} has a negative size in its shape {tuple(tensor.dims)}")
     if tensor.data_location == TensorProto.EXTERNAL:
-        location = next((e.value for e in tensor.external_data if e.key == "location"), "")
+        location = _location(tensor)
         absolute = PurePosixPath(location).is_absolute() or PureWindowsPath(location).anchor
         inside = os.path.normpath(location.replace("\\", "/"))
         if not location or absolute or inside == ".." or inside.startswith("../"):

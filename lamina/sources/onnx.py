@@ -39,6 +39,15 @@ class Onnx(Source):
     def batched(self, size: int) -> dict[str, tuple[int, ...]]:
         return {name: (size, *rest) for name, rest in self.batchless.items()}
 
+    @classmethod
+    def check_external(cls, model: str) -> None:
+        """Raises `LaminaError` where data of the file lie outside of its folder, which a runtime would open."""
+        _graph(model)
+        from lamina.onnx.file import check_external, one_line
+
+        with one_line():
+            check_external(Path(model))
+
     def running(self) -> Source:
         raise InputError(
             f"{self.name}: --run is for networks of torch; what a graph computes from values is read from the file"
