@@ -273,12 +273,13 @@ def measure(pair: Pair) -> tuple[float, float, float | None, Any, Any]:
     return evaluation, training, gradient, theirs, ours
 
 
-def sequences(theirs: Any, ours: Any, beams: int) -> float:
-    """The share of generated sequences that differ: for each sentence the best of greedy search, or all beams."""
+def sequences(theirs: Any, ours: Any, beams: int, length_penalty: float = 1.0) -> tuple[float, float]:
+    """The share of generated sequences that differ, for each sentence the best of greedy search or all beams; and of beams the
+    largest difference of a sequence's score."""
     theirs.eval(), ours.eval()
     source, mask = sentences()
-    options: dict[str, Any] = {"min_length": 0, "max_length": 24, "banned": [PAD]}
-    expected, given = [], []
+    options: dict[str, Any] = {"min_length": 0, "max_length": 24, "banned": [PAD], "length_penalty": length_penalty}
+    expected, given, scores = [], [], [0.0]
     for readiness in (1.0, 2.0, 3.0, 4.0):  # to end: some sequences do so early, some are cut
         for bias in (theirs.final_logits_bias.data, ours.output_bias.data):
             bias[..., END] = readiness
@@ -293,15 +294,21 @@ def sequences(theirs: Any, ours: Any, beams: int) -> float:
             forced_eos_token_id=None,
             bad_words_ids=[[PAD]],
             renormalize_logits=True,
+            length_penalty=length_penalty,
+            return_dict_in_generate=True,
+            output_scores=True,
         )
-        expected += [row[1 : row.index(END) if END in row else len(row)] for row in found.tolist()]
+        expected += [row[1 : row.index(END) if END in row else len(row)] for row in found.sequences.tolist()]
         if beams == 1:
             rows = [[h] for h in generate.greedy(ours, source, PAD, END, mask, **options)]
         else:
             rows = generate.beam_search(ours, source, PAD, END, mask, beams=beams, hypotheses=beams, **options)
         given += [list(h.ids) for row in rows for h in row]
+        if beams > 1:
+            theirs_first = found.sequences_scores.tolist()
+            scores += [abs(a - h.score) for a, h in zip(theirs_first, (h for row in rows for h in row), strict=True)]
     assert len({len(ids) for ids in given}) > 4, "these sequences are too much alike, and prove little"
-    return sum(a != b for a, b in zip(expected, given, strict=True)) / len(given)
+    return sum(a != b for a, b in zip(expected, given, strict=True)) / len(given), max(scores)
 
 
 def main() -> int:
@@ -321,9 +328,11 @@ def main() -> int:
         evaluation, training, gradient, theirs, ours = measure(pair)
         rows = [(pair.theirs + pair.note, evaluation, training, gradient)]
         if pair.theirs == "MarianMTModel":
-            rows += [
-                (f"  generated: share apart, {n} beam{'s' * (n > 1)}", sequences(theirs, ours, n), None, None) for n in (1, 4)
-            ]
+            for beams, exponent in ((1, 1.0), (4, 1.0), (4, 0.6)):
+                apart, scores = sequences(theirs, ours, beams, exponent)
+                searched = f"{beams} beams ** {exponent}" if beams > 1 else "greedy"
+                rows.append((f"  {searched}: share apart", apart, None, None))
+                rows += [(f"  {searched}: scores", scores, None, None)] if beams > 1 else []
         for name, *values in rows:
             passed = all(value is None or value < BOUND for value in values)
             failed += not passed
