@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -198,3 +199,16 @@ def test_loops_are_written_outermost_first() -> None:
         "DRAM keeps weights, inputs, outputs", "for m in 2", "  buffer keeps inputs, outputs", "  for q in 4",
         "    parallel for p in 3", "      multiply-accumulate",
     ]  # fmt: skip
+
+
+def test_no_mapping_that_accelforge_found_is_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By AccelForge's own count, as benchmarks/mapping.py recorded it."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    import mapping  # pyright: ignore[reportMissingImports]
+    import record  # pyright: ignore[reportMissingImports]
+
+    device = accelerator.parse(mapping.HIERARCHY, "hierarchy")
+    rows = [row for row in record.read("mapping")["rows"] if row["peer"] == "AccelForge"]
+    for (N, M, C), row in zip(mapping.SHAPES.values(), rows, strict=True):
+        found = search(Nest(N=N, M=M, C=C), device).evaluation
+        assert mapping.with_reads_below(found, device) <= row["energy"] * (1 + 1e-9), row["layer"]
