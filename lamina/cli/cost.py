@@ -1,3 +1,4 @@
+import json as json_
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from lamina.cli.output import Document, Form
 from lamina.cost import conventions, limits, memory, record
 from lamina.cost import sweep as sizes
 from lamina.cost.memory import Training
-from lamina.errors import InputError, LaminaError
+from lamina.errors import InputError, LaminaError, reason
 from lamina.files import write
 from lamina.workload import Workload
 
@@ -38,6 +39,7 @@ def cost(
     max_memory: options.MaxMemory = None,
     plot: options.PlotFile = None,
     html: options.HtmlFile = None,
+    times: options.TimesFile = None,
     csv: options.Csv = False,
     json: options.Json = False,
 ) -> None:
@@ -48,6 +50,8 @@ def cost(
     """
     form = output.form(csv, json)
     _check_tables(view, explain, sweep, fit_under)
+    if times and not html:
+        raise InputError("--times is for the page: add --html FILE")
     within = limits.parse({"--max-macs": max_macs, "--max-params": max_params, "--max-memory": max_memory})
     net = network.find(model, input or (), dtype, past, causal == "exact", device, args or (), data, run)
     step = Step(training, optimizer, master)
@@ -56,6 +60,7 @@ def cost(
     if fit_under:
         return _fit(net, fit_under, step, form)
     workload = net.trace()
+    timed = _times(times, workload) if times else None
     if strict and workload.coverage.unknown:
         raise LaminaError(_unknown(workload))
     document = _document(net, workload, step, bool(html), depth or 1)
@@ -65,7 +70,7 @@ def cost(
         _explain(net, workload, explain, form)
     else:
         _whole(net, workload, document, by, depth, tree, form)
-    _files(net, workload, document, plot, html)
+    _files(net, workload, document, plot, html, timed)
     if within:
         _check(document, workload, within, strict is None)
 
@@ -167,7 +172,25 @@ def _fit(net: Network, limit: str, step: Step, form: Form) -> None:
     output.emit(form, document, lambda out: text.fit(document, shown, step.asked), lambda: rows.fit(document, shown))
 
 
-def _files(net: Network, workload: Workload, document: Document, plot: Path | None, html: Path | None) -> None:
+def _times(file: Path, workload: Workload) -> Document:
+    """What `lamina bench --layers --json` has printed of this network. Raises `InputError`."""
+    try:
+        found = json_.loads(file.read_text(encoding="utf-8"))
+        rows = {str(row["name"]): (float(row["median_ms"]), float(row["times_roofline"])) for row in found["layers"]}
+        batch = int(found["batch"])
+    except OSError as error:
+        raise InputError(f"--times {file} cannot be read: {reason(error)}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"--times {file}: this is not what `lamina bench MODEL --layers --json` prints") from error
+    strangers = set(rows) - {layer.module for layer in workload.layers}
+    if len(strangers) == len(rows):
+        raise InputError(f"--times {file}: none of its layers is one of {workload.name}: they are of {found.get('model')}")
+    return {"rows": rows, "batch": batch}
+
+
+def _files(
+    net: Network, workload: Workload, document: Document, plot: Path | None, html: Path | None, times: Document | None
+) -> None:
     if plot:
         from lamina.report.plot import profile
 
@@ -175,7 +198,7 @@ def _files(net: Network, workload: Workload, document: Document, plot: Path | No
     if html:
         from lamina.report import cost_page
 
-        write(html, cost_page.render_cost(workload, document, workload.live_bytes, net.shown, net.type))
+        write(html, cost_page.render_cost(workload, document, workload.live_bytes, net.shown, net.type, times))
 
 
 def _check_tables(*asked: str | None) -> None:

@@ -33,6 +33,11 @@ HtmlFile = Annotated[
     typer.Option("--html", metavar="FILE", callback=in_folder, help="Write a self-contained HTML page."),
 ]
 
+TimesFile = Annotated[
+    Path | None,
+    typer.Option("--times", metavar="FILE.json", help="With --html: each layer's time, of `lamina bench --layers --json`."),
+]
+
 # ---- what runs a network ------------------------------------------------------------------------------------------------
 
 Engine = Annotated[

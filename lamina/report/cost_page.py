@@ -2,7 +2,7 @@
 plots. Without JavaScript everything is there but the sorting."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lamina import units
@@ -13,19 +13,29 @@ from lamina.workload import Layer, Workload
 KINDS = "Parameters, MACs and bytes moved"
 PROFILE = "MACs, bytes moved and live activations"
 ACCURACY = "Top-1 accuracy on ImageNet against MACs; the area is the number of parameters"
+NEAR, OFF = 2.0, 5.0  # times the machine's roofline, below which a layer is near it, or not far off
+FAR = f"green within {NEAR:g} times the machine's roofline, amber within {OFF:g}, red beyond"
+Times = Mapping[str, tuple[float, float]]  # of modules without children: milliseconds, and times those of the roofline
 MOST_TABLES = 8  # a page of more networks has no table of each one's layers
 
 
-def render_cost(workload: Workload, document: Mapping[str, Any], live: Sequence[int], shown: str, dtype: str) -> str:
-    """The page of one network. `document` is `lamina cost --json`'s; `live` the bytes alive while each layer runs."""
+def render_cost(
+    workload: Workload, document: Mapping[str, Any], live: Sequence[int], shown: str, dtype: str,
+    times: Mapping[str, Any] | None = None,
+) -> str:  # fmt: skip
+    """The page of one network. `document` is `lamina cost --json`'s; `live` the bytes alive while each layer runs. `times` are
+    {"batch": N, "rows": {MODULE: (milliseconds, times the roofline's)}}, as `lamina bench --layers` measures them."""
+    intro = f"One forward pass of an input {shown}, {dtype}."
+    if times:
+        intro += f" Times are those of torch, operation by operation, for a batch of {times['batch']}: {FAR}."
     return page.render(
         "cost.html",
         title=workload.name,
-        intro=f"One forward pass of an input {shown}, {dtype}.",
+        intro=intro,
         boxes=boxes(document),
         kinds=Figure(plot.kinds([workload.name], by_kind([workload])), KINDS),
         profile=Figure(plot.profile(workload, live, workload.name), PROFILE),
-        tree=tree(workload),
+        tree=tree(workload, times["rows"] if times else None),
         document=document,
     )
 
@@ -70,7 +80,8 @@ def by_kind(workloads: Sequence[Workload]) -> dict[str, list[dict[str, int]]]:
 
 @dataclass(frozen=True)
 class Module:
-    """A module, or a layer that has no module of its own; `share` is the percentage of the network's MACs, as text."""
+    """A module, or a layer that has no module of its own; `share` is the percentage of the network's MACs, as text. Of a
+    network that was timed `ms` and `ms_share` are the milliseconds and their percentage, and `far` is a colour's name."""
 
     name: str
     type: str
@@ -78,6 +89,9 @@ class Module:
     macs: int
     share: str
     children: list["Module"]
+    ms: float | None = None
+    ms_share: str = ""
+    far: str = ""
 
 
 @dataclass
@@ -92,14 +106,22 @@ class _Branch:
     def all_layers(self) -> list[Layer]:
         return [*self.layers, *(layer for child in self.children.values() for layer in child.all_layers())]
 
-    def module(self, workload: Workload, whole: int) -> Module:
-        total = workload.total(self.all_layers())
-        children = [child.module(workload, whole) for child in self.children.values()]
-        return Module(self.name, self.type, total.parameters, total.macs, f"{100 * total.macs / whole:.2f}", children)
+    def module(self, workload: Workload, whole: int, times: Times | None) -> Module:
+        layers = self.all_layers()
+        total = workload.total(layers)
+        children = [child.module(workload, whole, times) for child in self.children.values()]
+        found = Module(self.name, self.type, total.parameters, total.macs, f"{100 * total.macs / whole:.2f}", children)
+        rows = [times[name] for name in {layer.module for layer in layers} if name in times] if times else []
+        if not times or not rows:
+            return found
+        ms = sum(row[0] for row in rows)
+        least = sum(row[0] / row[1] for row in rows if row[1])
+        far = "near" if ms <= NEAR * least else "off" if ms <= OFF * least else "far"
+        return replace(found, ms=ms, ms_share=f"{100 * ms / sum(row[0] for row in times.values()):.2f}", far=far)
 
 
-def tree(workload: Workload) -> Module:
-    """The modules with their parameters, their MACs and their share of the network's."""
+def tree(workload: Workload, times: Times | None = None) -> Module:
+    """The modules with their parameters, their MACs and their share of the network's, and with their times if there are any."""
     root = _Branch(workload.name)
     for layer in workload.layers:
         if layer.kind == "view" and not layer.weights:
@@ -114,7 +136,7 @@ def tree(workload: Workload) -> Module:
         else:
             branch.type = branch.type or layer.module_type
         branch.layers.append(layer)
-    return root.module(workload, max(1, workload.total().macs))
+    return root.module(workload, max(1, workload.total().macs), times)
 
 
 def boxes(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -304,6 +304,37 @@ def test_page_of_one_network(ok, tmp_path):
     assert len(body.findall(".//details")) > 12
 
 
+def test_page_with_times(ok, run, tmp_path):
+    """Of two layers of 1 and 3 ms, the first at the roofline and the second ten times over it: together 3.08 times."""
+    (tmp_path / "m.py").write_text(
+        "from torch import nn\ndef make(): return nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 4))\n"
+    )
+    file, times = tmp_path / "page.html", tmp_path / "times.json"
+    rows = [{"name": "0", "median_ms": 1.0, "times_roofline": 1.0}, {"name": "2", "median_ms": 3.0, "times_roofline": 10.0}]
+    times.write_text(json.dumps({"model": "m", "batch": 8, "layers": rows}))
+    line = f"cost '{tmp_path}/m.py:make' --input 1x2"
+    ok(f"{line} --html {file} --times {times}")
+    body = check_page(file.read_text())
+    tree = body.find(".//div[@class='tree timed']")
+    bars = [(e.get("class"), e.get("title")) for e in tree.iter() if "of the time" in e.get("title", "")]
+    assert bars == [
+        ("share off", "100.00 % of the time"),
+        ("share near", "25.00 % of the time"),
+        ("share far", "75.00 % of the time"),
+    ]
+    assert "4.000" in " ".join(tree.itertext()) and "for a batch of 8" in " ".join(body.itertext())
+    for text, said in (
+        ("{", "is not what `lamina bench MODEL --layers --json` prints"),
+        (json.dumps({"model": "m", "batch": 1, "layers": [{"name": "0"}]}), "is not what `lamina bench"),
+        (json.dumps({"model": "n", "batch": 1, "layers": [rows[0] | {"name": "a"}]}), "none of its layers is one of "),
+    ):
+        times.write_text(text)
+        code, out, err = run(f"{line} --html {file} --times {times}")
+        assert (code, out) == (2, "") and said in err and err.count("\n") == 1, err
+    assert "cannot be read" in run(f"{line} --html {file} --times {tmp_path}/none.json")[2]
+    assert "--times is for the page: add --html" in run(f"{line} --times {times}")[2]
+
+
 def test_page_of_several_networks(ok, tmp_path):
     file = tmp_path / "page.html"
     ok(f"compare vgg11 vgg11_bn --html {file}")
