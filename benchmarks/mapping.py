@@ -48,7 +48,7 @@ SHAPES = {
     "tall": (1024, 16, 64),
     "larger than the buffer": (512, 512, 512),
     "prime sizes": (61, 83, 127),
-    "LeNet-5's f6": (1, 84, 120),
+    "LeNet-5's f6, batch 2": (2, 84, 120),
     "LeNet-5's f6, batch 16": (16, 84, 120),
     "ResNet-50's classifier": (1, 1000, 2048),
     "ViT-B/16's projection": (197, 768, 768),
