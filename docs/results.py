@@ -113,13 +113,26 @@ def growth() -> SimpleNamespace:
         return tables.markdown(rows[0], rows[1:])
 
     return SimpleNamespace(
-        provenance=found["provenance"],
+        made=lambda experiment: found["runs"][next(iter(found[experiment].values()))["run"]],
+        large=found["runs"][0],
         transfer=table(multiscale.transfer_rows(found)),
-        warm=table(multiscale.arm_rows(found, "warm", (97.0, 98.0, 99.0))),
-        depth=table(multiscale.arm_rows(found, "resnet_cifar")),
+        arms=lambda experiment, *marks: table(multiscale.arm_rows(found, experiment, marks)),
+        pays=lambda *experiments: all(multiscale.pays(found, name)[0] for name in experiments),
+        has=lambda experiment, arm: arm in found[experiment],
+        missing="; ".join(
+            f"{title}: {', '.join(multiscale.TITLES[arm] for arm in found['missing'][name])}"
+            for name, title in multiscale.EXPERIMENTS.items()
+            if found["missing"][name]
+        ),
+        after=table(multiscale.growth_rows(found)),
         resolution_caption=multiscale.RESOLUTION_CAPTION,
         depth_caption=multiscale.DEPTH_CAPTION,
-        macs=found["warm"]["scratch"]["macs"],
+        transformer_caption=multiscale.TRANSFORMER_CAPTION,
+        macs=lambda experiment: found[experiment]["scratch"]["macs"],
+        steps=lambda experiment: found[experiment]["scratch"]["steps"][0],
+        gain=lambda experiment, arm, other="scratch": multiscale.gain(found, experiment, arm, other),
+        judged=lambda experiment, arm, other="scratch": multiscale.judged(found, experiment, arm, other),
+        loss=lambda experiment, arm: found[experiment][arm]["loss"],
         own=lambda network, direction: found["transfer"][network][direction]["own"],
         other=lambda network, direction, operator: multiscale.at_the_other(found, network, direction)[operator],
         plain_most=max(

@@ -447,11 +447,40 @@ def test_writing_the_page_is_all_or_nothing(tmp_path, monkeypatch):
 def test_the_documented_figures_of_growing_are_the_shipped_ones():
     text = (Path(__file__).parents[2] / "docs" / "results.md").read_text()
     found = multiscale.measured()
-    rows = multiscale.transfer_rows(found) + multiscale.arm_rows(found, "resnet_cifar")
-    for row in rows + multiscale.arm_rows(found, "warm", (97.0, 98.0, 99.0)):
+    rows = multiscale.transfer_rows(found) + multiscale.growth_rows(found)
+    for experiment in (*multiscale.TRAINED, "resnet_cifar_large"):
+        rows += multiscale.arm_rows(found, experiment)
+    if "dilated_scratch" in found["warm"]:  # else it has no control yet, and is not shown
+        rows += multiscale.arm_rows(found, "warm", (80.0, 90.0, 95.0))
+    rows += multiscale.arm_rows(found, "warm_large", (97.0, 98.0, 99.0))
+    for row in rows:
         assert f"| {' | '.join(row)} |" in text
 
 
 def test_an_interval_is_students():
     assert multiscale.interval([1.0, 2.0, 3.0]) == "2.00 ± 2.48"  # 4.303 / sqrt(3)
     assert multiscale.interval([1.5]) == "1.50 (1 seed)"
+
+
+def test_a_gain_has_the_pooled_interval():
+    """By hand: variances 1 and 4, pooled 2.5; 2.776 sqrt(2.5 (1/3 + 1/3)) = 3.58. Of losses the smaller one is better."""
+    arms = {"scratch": [1.0, 2.0, 3.0], "split": [4.0, 6.0, 8.0], "one": [5.0]}
+    found = {e: {arm: {m: v} for arm, v in arms.items()} for e, m in (("vit_mnist", "top1"), ("gpt_characters", "loss"))}
+    assert multiscale.against(found, "vit_mnist", "split") == (4.0, pytest.approx(3.584, abs=1e-3))
+    assert multiscale.gain(found, "vit_mnist", "split") == "+4.00 ± 3.58"
+    assert multiscale.gain(found, "gpt_characters", "split") == "−4.000 ± 3.584"
+    assert (
+        multiscale.gain(found, "vit_mnist", "one") == "+3.00 (1 seed)" and multiscale.gain(found, "vit_mnist", "scratch") == "-"
+    )
+    assert [multiscale.judged(found, e, "split") for e in found] == ["better", "worse"]
+    assert multiscale.judged(found, "vit_mnist", "one") == "level"
+
+
+def test_growing_pays_only_by_an_interval_that_leaves_zero_out():
+    found = {"vit_mnist": {arm: {"top1": [90.0, 91.0, 92.0]} for arm in ("scratch", "split", "zero")}}
+    assert multiscale.pays(found, "vit_mnist")[0] is False
+    found["vit_mnist"]["zero"]["top1"] = [93.0, 94.0, 95.0]  # 3 points, and 2.27 to either side
+    holds, figures = multiscale.pays(found, "vit_mnist")
+    assert holds and figures["operator"] == "zero" and figures["gain"] == pytest.approx(3)
+    found["vit_mnist"]["zero"]["top1"] = [92.0, 93.0, 94.0]
+    assert multiscale.pays(found, "vit_mnist")[0] is False

@@ -95,6 +95,47 @@ def nothing_lost() -> dict[str, Any]:
     return found
 
 
+def growing(shown: str, change: Callable[[dict[str, Any]], None]) -> Mutation:
+    """Other figures of the experiments of growing."""
+
+    def mutate(patch: pytest.MonkeyPatch, said: claims.Said) -> None:
+        found = json.loads(json.dumps(multiscale.measured()))
+        change(found)
+        patch.setattr(multiscale, "measured", lambda: found)
+
+    return shown, mutate
+
+
+def scratch_is_level(experiment: str) -> Mutation:
+    """Training from scratch ends as the best arm does."""
+
+    def change(found: dict[str, Any]) -> None:
+        arms, measure = found[experiment], multiscale.MEASURES[experiment]
+        known = [arm for arm in multiscale.TIME if arm in arms]
+        best = max(known, key=lambda arm: multiscale.against(found, experiment, arm)[0])
+        arms["scratch"][measure] = list(arms[best][measure])
+
+    return growing(f"{experiment}: from scratch as good as grown", change)
+
+
+def scratch_is_behind(found: dict[str, Any]) -> None:
+    """Training from scratch ends far behind, with every seed alike."""
+    for experiment in ("resnet_cifar", "vit_mnist", "gpt_characters"):
+        arms, measure = found[experiment], multiscale.MEASURES[experiment]
+        far, step = (-50.0, 0.1) if measure == "top1" else (5.0, 0.001)
+        arms["scratch"][measure] = [arms["split"][measure][0] + far + i * step for i in range(3)]
+        arms["split"][measure] = [arms["split"][measure][0] + i * step for i in range(3)]
+
+
+BEHIND = growing("from scratch far behind", scratch_is_behind)
+
+
+def moved_kernels(found: dict[str, Any]) -> None:
+    """One seed of one network where unchanged kernels are as good as dilated ones."""
+    by = found["transfer"]["plain"]["finer"]["other"]
+    by["same"]["plain"][0] = by["dilated"]["plain"][0]
+
+
 MUTATIONS: dict[str, Mutation] = {
     "mnist.size": digits(side=32),
     "mnist.count": digits(train=50_000),
@@ -157,10 +198,17 @@ MUTATIONS: dict[str, Mutation] = {
     "summary.lrn": BATCH_NORM,
     "summary.batch_norm": BATCH_NORM,
     "summary.flexible": constant(fit, "record", nothing_lost, "row stationary loses nothing"),
-    "theory.depth": constant(trends, "OPERATOR", "random"),
-    "theory.resolution": constant(multiscale, "MOVED", ("constant", "bilinear"), "no dilation"),
-    "theory.transformer": constant(multiscale, "OPERATOR", "random"),
+    "theory.depth": scratch_is_level("resnet_cifar"),
+    "theory.resolution": growing("one seed with the same kernels as good", moved_kernels),
+    "theory.transformer": BEHIND,
 }
+FURTHER: list[tuple[str, Mutation]] = [
+    ("theory.depth", constant(trends, "OPERATOR", "random")),
+    ("theory.resolution", constant(multiscale, "MOVED", ("constant", "bilinear"), "no dilation")),
+    ("theory.transformer", constant(multiscale, "OPERATOR", "random")),
+    ("theory.transformer", scratch_is_level("vit_mnist")),
+    ("theory.transformer", scratch_is_level("gpt_characters")),
+]
 CLAIMS = [f"{slide.key}.{id}" for slide in claims.slides() for id in slide.claims]
 
 
@@ -192,6 +240,14 @@ def test_the_verdict_changes_under_its_mutation(found, monkeypatch, claim) -> No
     after = verdicts(key, monkeypatch, MUTATIONS[claim])[id]
     wanted = {"confirmed": {"refuted"}, "explained": {"refuted"}, "refuted": {"confirmed"}}
     assert after in wanted.get(before, {"confirmed", "refuted"}), (before, after)
+
+
+@pytest.mark.parametrize(("claim", "mutation"), FURTHER, ids=[f"{claim}: {shown}" for claim, (shown, _) in FURTHER])
+def test_each_part_of_a_verdict_can_fail(monkeypatch, claim, mutation) -> None:
+    """Where growing clearly pays, one part alone takes the verdict back."""
+    key, id = claim.split(".")
+    assert verdicts(key, monkeypatch, BEHIND)[id] == "confirmed"
+    assert verdicts(key, monkeypatch, mutation)[id] == "refuted"
 
 
 def test_claims_on_papers_say_so() -> None:

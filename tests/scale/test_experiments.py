@@ -1,5 +1,6 @@
 """benchmarks/scale: which runs are wanted, that all arms end with the same network and MACs, and what is made of the record."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -84,3 +85,32 @@ def test_the_character_network_grows_exactly(change: dict[str, int]) -> None:
         ids = torch.randint(0, 20, (3, 12))
         before, after = net(ids), gpt.grow(net, change, "zero")(ids)
     assert (before - after).abs().max() < 1e-12 * before.abs().max()
+
+
+def test_the_summary_takes_the_runs_at_the_chosen_rate() -> None:
+    from benchmarks.scale.report import summary
+
+    rows = [row(1e-3, loss=2.0), row(3e-3, loss=1.0), row(1e-2, loss=3.0), row(3e-3, 2), row(3e-3, 1)]
+    found = summary({"provenance": {}, "older": [], "rows": [*rows, {"experiment": "vit_mnist", "arm": "zero", "error": "x"}]})
+    arm = found["vit_mnist"]["split"]
+    assert (arm["lr"], arm["lrs"], arm["seeds"], arm["top1"]) == (3e-3, [1e-3, 3e-3, 1e-2], [0, 1, 2], [50.0, 51.0, 52.0])
+    assert list(found["vit_mnist"]) == ["split"]
+
+
+def test_the_lectures_figures_are_the_records() -> None:
+    from benchmarks.scale.report import summary
+
+    found = json.loads((ROOT / "benchmarks" / "records" / "scale_runs.json").read_text())
+    shown = json.loads((ROOT / "lamina" / "lecture" / "multiscale.json").read_text())
+    assert json.loads(json.dumps(summary(found))) == shown
+
+
+def test_an_arm_that_was_cut_is_not_shown() -> None:
+    """Seed 2 is missing; then the best rate is an end of the grid."""
+    from benchmarks.scale.report import summary
+
+    rows = [row(1e-3, loss=2.0), row(3e-3, loss=1.0), row(1e-2, loss=3.0), row(3e-3, 1)]
+    other = [row(1e-3, arm="zero", loss=2.0), row(3e-3, arm="zero", loss=1.0), row(1e-2, arm="zero", loss=0.5)]
+    whole = [*rows, row(3e-3, 2), *other]
+    assert "vit_mnist" not in summary({"provenance": {}, "older": [], "rows": rows})
+    assert list(summary({"provenance": {}, "older": [], "rows": whole})["vit_mnist"]) == ["split"]

@@ -166,10 +166,11 @@ TOLERANCE = 1e-5  # relative, of float32 outputs
 
 def theory(said: Said) -> Findings:
     lost, blocks, top1 = refined()
+    found = multiscale.measured()
     return {
-        "depth": judge(lost < TOLERANCE, lost=lost, before=blocks[0], after=blocks[1], top1=top1),
-        "resolution": multiscale.resolution(multiscale.measured()),
-        "transformer": multiscale.transformer(TOLERANCE),
+        "depth": multiscale.depth(found, lost, TOLERANCE, before=blocks[0], after=blocks[1], top1=top1),
+        "resolution": multiscale.resolution(found),
+        "transformer": multiscale.transformer(found, TOLERANCE),
     }
 
 
