@@ -17,13 +17,16 @@ from pathlib import Path
 
 import record
 
+GOOGLENET = "lamina eval googlenet --weights {weights}/googlenet/googlenet_bvlc_state_dict.pt --data {data}/photos"
 ROWS = {
     "lenet5": "lamina eval lenet5 --data mnist",
     "vit_mnist": "lamina eval vit_mnist --data mnist",
     "resnet20_cifar": "lamina eval resnet20_cifar --data cifar10",
     "resnet20_akamaster": "lamina eval resnet20_cifar --weights {weights}/resnet_cifar10/resnet20-12fca82f.th --data cifar10",
     "resnet32_akamaster": "lamina eval resnet32_cifar --weights {weights}/resnet_cifar10/resnet32-d509ac18.th --data cifar10",
-    "googlenet_bvlc": "lamina eval googlenet --weights {weights}/googlenet/googlenet_bvlc_state_dict.pt --data {data}/photos",
+    "googlenet_bvlc": GOOGLENET,
+    **{f"googlenet_bvlc_{engine}": f"{GOOGLENET} --engine {engine}" for engine in ("onnxruntime", "openvino", "compile", "auto")},
+    **{f"googlenet_bvlc_{views}_crop": f"{GOOGLENET} --protocol {views}-crop" for views in (10, 144)},
     "transformer_tatoeba": "lamina eval transformer_de_en --data tatoeba",
     "transformer_tatoeba_strict": "lamina eval transformer_de_en --data tatoeba_strict",
 }

@@ -122,7 +122,7 @@ def test_a_figure_typed_into_a_template_is_seen(figure: str) -> None:
 
 RECORDS = sorted(results.RECORDS.glob("*.json"))
 # Records that were typed from what a run had printed, because the run's own were not kept: they say so in a note.
-TYPED = {"mapping", "packed", "train_overhead"}
+TYPED = {"mapping", "train_overhead"}
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
