@@ -87,11 +87,10 @@ RESNET101 = network("resnet50", "resnet101")
 RECORD = fit.record
 
 
-def nothing_lost() -> dict[str, Any]:
-    """The record of dataflows with row stationary as good as the best everywhere."""
+def a_fifth_lost() -> dict[str, Any]:
+    """The record of dataflows with row stationary a fifth behind the best on one network."""
     found = json.loads(json.dumps(RECORD()))
-    for row in found["networks"]:
-        row["dataflows"]["rs"] |= {"energy_ratio": 1.0, "cycles_ratio": 1.0}
+    found["networks"][-1]["dataflows"]["rs"] |= {"energy_ratio": 1.2}
     return found
 
 
@@ -197,7 +196,7 @@ MUTATIONS: dict[str, Mutation] = {
     "summary.paths": network("resnet50", "plain34"),
     "summary.lrn": BATCH_NORM,
     "summary.batch_norm": BATCH_NORM,
-    "summary.flexible": constant(fit, "record", nothing_lost, "row stationary loses nothing"),
+    "summary.flexible": constant(fit, "record", a_fifth_lost, "row stationary loses a fifth on ViT"),
     "theory.depth": scratch_is_level("resnet_cifar"),
     "theory.resolution": growing("one seed with the same kernels as good", moved_kernels),
     "theory.transformer": BEHIND,
