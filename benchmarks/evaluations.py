@@ -18,6 +18,7 @@ from pathlib import Path
 import record
 
 GOOGLENET = "lamina eval googlenet --weights {weights}/googlenet/googlenet_bvlc_state_dict.pt --data {data}/photos"
+ENGINES, VIEWS = ("onnxruntime", "openvino", "compile", "auto"), (10, 144)
 ROWS = {
     "lenet5": "lamina eval lenet5 --data mnist",
     "vit_mnist": "lamina eval vit_mnist --data mnist",
@@ -25,8 +26,8 @@ ROWS = {
     "resnet20_akamaster": "lamina eval resnet20_cifar --weights {weights}/resnet_cifar10/resnet20-12fca82f.th --data cifar10",
     "resnet32_akamaster": "lamina eval resnet32_cifar --weights {weights}/resnet_cifar10/resnet32-d509ac18.th --data cifar10",
     "googlenet_bvlc": GOOGLENET,
-    **{f"googlenet_bvlc_{engine}": f"{GOOGLENET} --engine {engine}" for engine in ("onnxruntime", "openvino", "compile", "auto")},
-    **{f"googlenet_bvlc_{views}_crop": f"{GOOGLENET} --protocol {views}-crop" for views in (10, 144)},
+    **{f"googlenet_bvlc_{engine}": f"{GOOGLENET} --engine {engine}" for engine in ENGINES},
+    **{f"googlenet_bvlc_{views}_crop": f"{GOOGLENET} --protocol {views}-crop" for views in VIEWS},
     "transformer_tatoeba": "lamina eval transformer_de_en --data tatoeba",
     "transformer_tatoeba_strict": "lamina eval transformer_de_en --data tatoeba_strict",
 }
