@@ -25,7 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import record  # noqa: E402
 
 Row = dict[str, Any]
-RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 SEEDS = (0, 1, 2)
 SMALL = ("resnet_cifar", "vit_mnist", "gpt_characters", "warm")
 

@@ -111,12 +111,14 @@ def test_a_translators_cache_still_fits() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("axis", ["heads", "feed_forward", "head_width", "model_width", "depth"])
-def test_a_hundred_million_parameters_take_seconds_and_three_times_their_memory(axis: str) -> None:
-    """In a process of its own: processor time, and the largest resident memory with both networks, of the old one's weights."""
+def test_a_hundred_million_parameters_take_three_times_their_memory(axis: str) -> None:
+    """In a process of its own: the largest resident memory with both networks, of the old one's weights. How long it takes is
+    measured by `benchmarks/scale/large.py`."""
     code = f"import json, large; print(json.dumps(large.doubled('{axis}')))"
     folder = Path(__file__).parents[2] / "benchmarks" / "scale"
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
-    assert found["parameters"] >= 100e6 and found["cpu_seconds"] < 5
-    both = 1 + found["grown"] / found["parameters"]  # 3.00 where every matrix doubles, else less
-    assert found["memory"] <= 3 or found["memory"] - both < 0.02
+    assert found["parameters"] >= 100e6
+    # A model width twice as large leaves nothing of the three: both networks together are 2.999 times the old one.
+    both = 1 + found["grown"] / found["parameters"]
+    assert found["memory"] <= (both + 0.02 if axis == "model_width" else 3)
