@@ -129,7 +129,7 @@ NETWORKS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "Windows": (Windows, (1, 3, 64, 64)),
     "Mobile": (Mobile, (1, 3, 32, 32)),
     "Mobile with Hardswish": (lambda: Mobile(nn.Hardswish), (1, 3, 32, 32)),
-    "Mobile with ReLU, two images": (lambda: Mobile(nn.ReLU), (2, 3, 32, 32)),
+    "Mobile with ReLU, two pictures": (lambda: Mobile(nn.ReLU), (2, 3, 32, 32)),
     "Odds": (Odds, (1, 4, 9, 9)),
     "Twice": (Twice, (1, 8)),
     "Recurrent": (Recurrent, (1, 5, 8)),
