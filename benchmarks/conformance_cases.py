@@ -15,6 +15,7 @@ import torchvision
 import transformers
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention.flex_attention import flex_attention
 from torch.nn.utils import prune
 from torch.utils.checkpoint import checkpoint
 
@@ -176,6 +177,11 @@ def either(x: Tensor, w: Tensor) -> Tensor:
 @torch.jit.script
 def scripted(x: Tensor, w: Tensor) -> Tensor:
     return (x @ w).relu()
+
+
+class Flex(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return flex_attention(x, x, x)  # type: ignore[return-value]
 
 
 def halves() -> Tensor:
@@ -399,6 +405,7 @@ CASES = [
     Case(UNUSUAL, "pruned", lambda: (pruned(), torch.randn(S, D)), S * D * FF),
     Case(UNUSUAL, "parameters, pruned", lambda: (pruned(), torch.randn(S, D)), D * FF + FF, True),
     Case(UNUSUAL, "sparse", lambda: (Graph(), torch.randn(S, D)), 2 * S * D),
+    Case("FlexAttention", "", lambda: (Flex(), torch.randn(1, HEADS, S, D // HEADS)), 2 * S * S * D),
     Case(MODES, "inference_mode", lambda: (Around("inference_mode"), picture(16)), AROUND),
     Case(MODES, "checkpointing", lambda: (Around("checkpoint"), picture(16)), AROUND),
     Case(MODES, "compiled", lambda: (torch.compile(Around("plain"), backend="eager"), picture(16)), AROUND),
