@@ -32,10 +32,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from lamina.cli.memory import keep_freed
 from lamina.progress import Meter
 from lamina.train import optim
 from lamina.train.images import Images
-from lamina.train.launch import keep_freed_memory, task
+from lamina.train.launch import task
 from lamina.train.loop import CHECKPOINTS, Run
 from lamina.train.recipe import Recipe, read
 from lamina.train.tasks import IGNORED, Batch
@@ -138,7 +139,7 @@ def main() -> int:
     parser.add_argument("--record", action="store_true", help="write benchmarks/records/train_overhead.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    keep_freed_memory()  # as `lamina train` does
+    keep_freed(2**30, 2**31 - 1)  # as `lamina train` does
     print(f"torch {torch.__version__}, one thread, {options.rounds} rounds")
     print("| network | batch | ready, /s | made, /s | loop, /s | loop / made | loop / ready | checkpoint, ms |")
     print("|---|---|---|---|---|---|---|---|")

@@ -112,3 +112,16 @@ def ok(run: Any) -> Any:
         return out
 
     return call
+
+
+@pytest.fixture
+def refused(run: Any) -> Any:
+    """The one line on standard error of a call that fails with `code` and prints nothing else."""
+
+    def call(line: str, code: int = 2) -> str:
+        found, out, err = run(line)
+        assert (found, out) == (code, ""), (out, err)
+        assert err.startswith("lamina: ") and err.count("\n") == 1 and "Traceback" not in err, err
+        return err
+
+    return call

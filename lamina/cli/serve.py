@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lamina.cli.memory import keep_freed
 from lamina.cli.options import Device, Engine, Json, Threads, Weights
 from lamina.cli.output import print_json
 from lamina.cli.server import require, say
@@ -77,7 +78,7 @@ def serve(
 
         deploy(found, batch, latency, limits, options, host, port, replicas)
         return
-    run.keep_memory()
+    keep_freed(32 << 20, 256 << 20)
     listening = run.bind(host, port)
     url = run.address(listening)
     if explore is None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lamina.cli.memory import keep_freed
 from lamina.cli.options import Device, Json
 from lamina.cli.output import print_json
 from lamina.errors import InputError, LaminaError
@@ -51,7 +52,7 @@ def train(
     processes = launch.Processes(nproc, nodes, rendezvous, shard, threads, device)
     if plan.levels and processes.several:
         raise InputError("levels run in one process: leave --nproc and --nodes out")
-    launch.keep_freed_memory()
+    keep_freed(2**30, 2**31 - 1)
     try:
         if processes.several and not launch.is_worker():
             launch.spawn(sys.argv[1:], processes)

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ctypes
 import ipaddress
 import socket
 import sys
@@ -151,17 +150,6 @@ def waiting(listening: socket.socket) -> list[socket.socket]:
         while True:
             taken.append(listening.accept()[0])
     return taken
-
-
-def keep_memory() -> None:
-    """What a run of a network has freed stays with the process for the next run, as far as the C library can be told so
-    (glibc's mallopt(3)). By default it goes back to the system each time and comes again page by page, which is a tenth to a
-    fifth of a small network's time. Memory stays at its peak."""
-    trim, mapped = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
-    with contextlib.suppress(OSError, AttributeError):
-        library = ctypes.CDLL(None)
-        library.mallopt(mapped, 32 << 20)  # the most that it takes
-        library.mallopt(trim, 256 << 20)
 
 
 def serve(server: Server, listening: socket.socket) -> None:

@@ -8,7 +8,6 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from lamina.errors import InputError
-from lamina.tracing.survey import Uninitialised as Uninitialised
 from lamina.tracing.values import META, keeps_values
 
 

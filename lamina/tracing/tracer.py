@@ -32,7 +32,7 @@ from lamina.tracing.emitter import Emitter
 from lamina.tracing.ledger import Ledger
 from lamina.tracing.restore import restored
 from lamina.tracing.surroundings import as_written, no_collection, turn
-from lamina.tracing.survey import survey
+from lamina.tracing.survey import Uninitialised, survey
 from lamina.tracing.values import same_seed
 from lamina.workload import Device, Workload
 
@@ -89,7 +89,7 @@ def _shaped(
     while True:
         try:
             return Tracer(module, device, watch).run(inputs, kwargs, name, loss)
-        except copies.Uninitialised:
+        except Uninitialised:
             module = _initialised(module, inputs, kwargs, device)
         except InputError as error:
             cause = error.__cause__

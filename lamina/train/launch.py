@@ -1,7 +1,6 @@
 """From a recipe's name to a finished run, in this process or in several that `torch.distributed.run` starts."""
 
 import contextlib
-import ctypes
 import logging
 import os
 import sys
@@ -66,19 +65,6 @@ class Processes:
     @property
     def several(self) -> bool:
         return self.nproc * self.nodes > 1
-
-
-def keep_freed_memory() -> None:
-    """Have the C library keep what is freed, for the rest of this process (glibc; elsewhere nothing happens).
-
-    A step asks for the activations that the step before has freed. By default much of that goes back to the system in between,
-    which clears every page again: 5 to 14 % of a step of the small Transformer and the small ViT on a CPU.
-    """
-    M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # no such library, no such function, Windows
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_THRESHOLD, 2**30)
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def is_worker() -> bool:

@@ -21,20 +21,6 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 DIGIT = CHECKOUT / "lamina/data/digits/7_00.png"
 
 
-@pytest.fixture
-def refused(run):
-    """The one line on standard error of a call that fails with `code` and prints nothing else."""
-
-    def call(line: str, code: int) -> str:
-        found, out, err = run(line)
-        assert found == code, err
-        assert out == ""
-        assert err.startswith("lamina: ") and err.count("\n") == 1 and "Traceback" not in err
-        return err
-
-    return call
-
-
 def test_version_and_help(ok):
     assert ok("--version") == f"lamina {lamina.__version__}\n"
     text = ok("--help")

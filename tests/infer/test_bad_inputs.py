@@ -16,16 +16,6 @@ from lamina.infer.session import BATCH, Session
 DIGITS = sorted((Path(lamina.__file__).parent / "data" / "digits").glob("*.png"))
 
 
-@pytest.fixture
-def refused(run):
-    def call(line, code=2):
-        found, out, err = run(line)
-        assert (found, out) == (code, "") and err.startswith("lamina: ") and err.count("\n") == 1, (found, out, err)
-        return err
-
-    return call
-
-
 # ---- images ---------------------------------------------------------------------------------------------------------
 
 

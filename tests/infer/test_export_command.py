@@ -36,16 +36,6 @@ def build():
 """
 
 
-@pytest.fixture
-def refused(run):
-    def call(line, code=2):
-        found, out, err = run(line)
-        assert (found, out) == (code, "") and err.startswith("lamina: ") and err.count("\n") == 1, (found, out, err)
-        return err
-
-    return call
-
-
 def test_a_shipped_network_is_used_from_the_file_alone(ok, tmp_path):
     """What ONNX Runtime finds in the file is enough to read digits as `lamina run` reads them."""
     path = tmp_path / "lenet.onnx"

@@ -230,16 +230,6 @@ def test_a_stop_finishes_what_is_accepted():
         assert [first.result()[1]["outputs"][1]["data"], second.result()[1]["outputs"][1]["data"]] == [[3], [7]]
 
 
-@pytest.fixture
-def refused(run):
-    def call(line: str, code: int) -> str:
-        found, out, err = run(line)
-        assert (found, out) == (code, "") and err.startswith("lamina: ") and err.count("\n") == 1, err
-        return err
-
-    return call
-
-
 def test_a_port_in_use(refused):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
