@@ -137,7 +137,7 @@ def convolve(
     threads = torch.get_num_threads()
     # As many tiles at a time as the caches hold; more where the filters, which every block reads, are larger than that.
     most = max(WORKING_SET * threads, filters.nbytes // 2) // (36 * 4 * (C + breadth))
-    parts = -(-N * rows * columns // max(1, most))
+    parts = max(1, -(-N * rows * columns // max(1, most)))  # one of no tiles where there is no image
     block = -(-N * rows * columns // parts)
     given, made = (torch.empty(kernels.scratch_floats(block, channels)) for channels in (C, breadth))
     tensors = (x, filters, bias, term, y, given, made)

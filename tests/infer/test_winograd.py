@@ -46,6 +46,11 @@ def test_splits_its_work_into_parts(monkeypatch):
         assert torch.allclose(winograd.Winograd(conv)(x), whole, atol=1e-5)
 
 
+def test_no_image_gives_no_answer():
+    with torch.inference_mode():
+        assert winograd.Winograd(nn.Conv2d(4, 8, 3, padding=1))(torch.randn(0, 4, 9, 9)).shape == (0, 8, 9, 9)
+
+
 def test_lets_what_is_not_a_number_through():
     x = torch.randn(1, 4, 8, 8)
     x[0, 0, 5, 5] = float("nan")
